@@ -1,0 +1,3 @@
+//! The CLI verbs, one file each.
+
+pub mod crds;
