@@ -1,1 +1,5 @@
-//! mesh
+//! Snapshot → [`Mesh`]: names resolved, rules checked, everything indexed. Pure.
+
+pub mod model;
+
+pub use model::*;

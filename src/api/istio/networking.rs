@@ -1,0 +1,1 @@
+//! `networking.istio.io`: one file a kind.

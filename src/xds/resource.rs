@@ -1,0 +1,105 @@
+//! A resource is encoded once, named by the hash of its content, and shared by every proxy.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::{
+    cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
+    route::v3::RouteConfiguration,
+};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
+use prost::{Message, Name};
+
+/// The xDS types that we serve, in the order in which a proxy must learn them (make before break).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceType {
+    Secret,
+    Cluster,
+    Endpoints,
+    Listener,
+    Route,
+}
+
+impl ResourceType {
+    pub const ALL: [Self; 5] =
+        [Self::Secret, Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    pub fn from_type_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.type_url() == url)
+    }
+
+    /// Clusters and listeners are asked for by wildcard; the others by name.
+    pub fn is_wildcard(self) -> bool {
+        matches!(self, Self::Cluster | Self::Listener)
+    }
+}
+
+/// One encoded resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    pub name: Arc<str>,
+    /// Hash of `body`: equal content has an equal version, whoever built it.
+    pub version: u64,
+    /// The encoded message, without the `Any` around it.
+    pub body: Bytes,
+}
+
+/// A message that is a resource of one type and knows its own name.
+pub trait Discoverable: Message + Name {
+    const TYPE: ResourceType;
+    fn resource_name(&self) -> &str;
+}
+
+macro_rules! discoverable {
+    ($($message:ty => $type:ident, $name:ident;)*) => {$(
+        impl Discoverable for $message {
+            const TYPE: ResourceType = ResourceType::$type;
+            fn resource_name(&self) -> &str {
+                &self.$name
+            }
+        }
+    )*};
+}
+
+discoverable! {
+    Cluster => Cluster, name;
+    ClusterLoadAssignment => Endpoints, cluster_name;
+    Listener => Listener, name;
+    RouteConfiguration => Route, name;
+    Secret => Secret, name;
+}
+
+impl Resource {
+    pub fn encode<M: Discoverable>(message: &M) -> Self {
+        let body = Bytes::from(message.encode_to_vec());
+        let version = xxhash_rust::xxh3::xxh3_64(&body);
+        Self { name: message.resource_name().into(), version, body }
+    }
+}
+
+/// Resources of one type by name; shared by every proxy that sees all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourceSet {
+    pub by_name: BTreeMap<Arc<str>, Arc<Resource>>,
+}
+
+impl ResourceSet {
+    pub fn insert<M: Discoverable>(&mut self, message: &M) {
+        let resource = Resource::encode(message);
+        self.by_name.insert(resource.name.clone(), Arc::new(resource));
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.by_name.get(name)
+    }
+}
