@@ -1,5 +1,7 @@
 //! The calling side: one request of any protocol, and what came of it.
 
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -63,8 +65,11 @@ pub struct Caller {
 enum Via {
     Http(Box<Client<Dialer, Full<Bytes>>>),
     Grpc(Option<Channel>),
-    Lines,
+    /// Connections that stand idle between requests.
+    Lines(Mutex<Vec<Lines>>),
 }
+
+type Lines = BufReader<TcpStream>;
 
 impl Caller {
     /// Prepares; connects only when the first request is made. Needs a runtime.
@@ -77,9 +82,14 @@ impl Caller {
             }
             Protocol::Grpc | Protocol::GrpcStream if options.fresh => Via::Grpc(None),
             Protocol::Grpc | Protocol::GrpcStream => Via::Grpc(Some(channel(&authority, &dialer)?)),
-            Protocol::Tcp | Protocol::Banner => Via::Lines,
+            Protocol::Tcp | Protocol::Banner => Via::Lines(Mutex::default()),
         };
         Ok(Self { target, options, authority, dialer, via })
+    }
+
+    /// How many connections were opened so far.
+    pub fn connections(&self) -> u64 {
+        self.dialer.dialled()
     }
 
     /// Makes one request, with more headers than the options have.
@@ -91,7 +101,7 @@ impl Caller {
                 Via::Grpc(None) => {
                     self.call_grpc(channel(&self.authority, &self.dialer)?, more).await
                 }
-                Via::Lines => self.call_lines().await,
+                Via::Lines(idle) => self.call_lines(idle).await,
             }
         };
         let outcome = match tokio::time::timeout(self.options.timeout, request).await {
@@ -156,16 +166,18 @@ impl Caller {
         }
     }
 
-    async fn call_lines(&self) -> anyhow::Result<Outcome> {
-        let stream = self.dialer.connect().await.context("connect")?;
-        let mut stream = BufReader::new(stream);
-        if self.target.protocol == Protocol::Banner {
-            let banner = read_line(&mut stream).await.context("read the banner")?;
-            ensure!(banner.ends_with(" ready"), "the server greeted with `{banner}`");
-        }
+    async fn call_lines(&self, idle: &Mutex<Vec<Lines>>) -> anyhow::Result<Outcome> {
+        let kept = lock(idle).pop().filter(|stream| is_open(stream.get_ref()));
+        let mut stream = match kept {
+            Some(stream) => stream,
+            None => self.open_lines().await?,
+        };
         let message = if self.options.body.is_empty() { "hello" } else { &self.options.body };
         stream.write_all(format!("{message}\n").as_bytes()).await.context("send a line")?;
         let line = read_line(&mut stream).await.context("read the answer")?;
+        if !self.options.fresh {
+            lock(idle).push(stream);
+        }
         Ok(Outcome {
             status: "ok".to_owned(),
             ok: true,
@@ -173,6 +185,24 @@ impl Caller {
             ..Outcome::default()
         })
     }
+
+    async fn open_lines(&self) -> anyhow::Result<Lines> {
+        let mut stream = BufReader::new(self.dialer.connect().await.context("connect")?);
+        if self.target.protocol == Protocol::Banner {
+            let banner = read_line(&mut stream).await.context("read the banner")?;
+            ensure!(banner.ends_with(" ready"), "the server greeted with `{banner}`");
+        }
+        Ok(stream)
+    }
+}
+
+/// Whether the peer has left an idle connection open: then there is nothing to read from it.
+fn is_open(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn lock(idle: &Mutex<Vec<Lines>>) -> MutexGuard<'_, Vec<Lines>> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn http_client(target: &Target, options: &Options, dialer: &Dialer) -> Client<Dialer, Full<Bytes>> {

@@ -98,7 +98,7 @@ enum Output {
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let caller = args.call.caller()?;
+    let caller = Arc::new(args.call.caller()?);
     let failed = match args.output {
         Output::Full => {
             let outcome = caller.call(&HeaderMap::new()).await;
@@ -111,7 +111,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Prints the summary; whether a request failed.
-async fn summarise(args: &Args, caller: Caller) -> anyhow::Result<bool> {
+async fn summarise(args: &Args, caller: Arc<Caller>) -> anyhow::Result<bool> {
     let count = args.count.or_else(|| args.duration.is_none().then_some(1));
     let tally = Arc::new(Mutex::new(Tally::default()));
     let (stop, stopped) = watch::channel(false);
@@ -121,10 +121,11 @@ async fn summarise(args: &Args, caller: Caller) -> anyhow::Result<bool> {
         }
     });
     let started = Instant::now();
-    drive(caller, args.call.pace(count, args.duration), tally.clone(), stopped).await;
+    drive(caller.clone(), args.call.pace(count, args.duration), tally.clone(), stopped).await;
     interrupted.abort();
     let tally = lock(&tally);
-    crate::print(&tally.summary(&args.call.url, started.elapsed()).to_string())?;
+    let summary = tally.summary(&args.call.url, caller.connections(), started.elapsed());
+    crate::print(&summary.to_string())?;
     Ok(tally.failed() > 0)
 }
 

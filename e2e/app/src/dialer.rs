@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,11 +19,17 @@ use tonic::codegen::Service;
 pub struct Dialer {
     address: Arc<str>,
     timeout: Duration,
+    dialled: Arc<AtomicU64>,
 }
 
 impl Dialer {
     pub fn new(address: &str, timeout: Duration) -> Self {
-        Self { address: Arc::from(address), timeout }
+        Self { address: Arc::from(address), timeout, dialled: Arc::default() }
+    }
+
+    /// How many connections were made.
+    pub fn dialled(&self) -> u64 {
+        self.dialled.load(Ordering::Relaxed)
     }
 
     pub async fn connect(&self) -> io::Result<TcpStream> {
@@ -34,6 +41,7 @@ impl Dialer {
             )
         })??;
         stream.set_nodelay(true)?;
+        self.dialled.fetch_add(1, Ordering::Relaxed);
         Ok(stream)
     }
 }

@@ -25,7 +25,7 @@ pub struct Pace {
 
 /// What the workers of one run share.
 struct Run {
-    caller: Caller,
+    caller: Arc<Caller>,
     pace: Pace,
     started: Instant,
     next: AtomicU64,
@@ -34,7 +34,7 @@ struct Run {
 
 /// Makes the requests and tallies them; returns when all that were begun have ended.
 pub async fn drive(
-    caller: Caller,
+    caller: Arc<Caller>,
     pace: Pace,
     tally: Arc<Mutex<Tally>>,
     stop: watch::Receiver<bool>,

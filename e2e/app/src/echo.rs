@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -49,6 +50,9 @@ pub struct EchoReply {
     pub peer: String,
     #[prost(btree_map = "string, string", tag = "6")]
     pub headers: BTreeMap<String, String>,
+    /// What this service called in its turn, as JSON.
+    #[prost(string, tag = "7")]
+    pub calls: String,
 }
 
 impl From<EchoReply> for Answer {
@@ -61,6 +65,7 @@ impl From<EchoReply> for Answer {
             peer: reply.peer,
             headers: reply.headers,
             body: reply.message,
+            calls: serde_json::from_str(&reply.calls).unwrap_or_default(),
             ..Self::default()
         }
     }
@@ -91,6 +96,7 @@ impl Echo {
             pod: answer.pod,
             peer: answer.peer,
             headers: answer.headers,
+            calls: String::new(),
         }
     }
 }
@@ -112,14 +118,20 @@ struct Say(Echo);
 
 impl tonic::server::UnaryService<EchoRequest> for Say {
     type Response = EchoReply;
-    type Future = std::future::Ready<Result<Response<EchoReply>, Status>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<EchoReply>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<EchoRequest>) -> Self::Future {
-        let reply = self.0.reply(&request);
-        std::future::ready(Ok(Response::new(EchoReply {
-            message: request.into_inner().message,
-            ..reply
-        })))
+        let (app, reply) = (self.0.app.clone(), self.0.reply(&request));
+        Box::pin(async move {
+            let headers = request.metadata().clone().into_headers();
+            let calls = app.call_onward(&app.onward, &headers).await;
+            if let Some(call) = calls.iter().find(|call| !call.ok) {
+                let error = call.error.as_deref().unwrap_or(&call.status);
+                return Err(Status::unavailable(format!("{}: {error}", call.url)));
+            }
+            let calls = serde_json::to_string(&calls).unwrap_or_default();
+            Ok(Response::new(EchoReply { message: request.into_inner().message, calls, ..reply }))
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::caller::Caller;
 use crate::client::CallArgs;
 use crate::drive::{drive, lock};
 use crate::lifecycle::{self, Phase};
@@ -30,6 +31,7 @@ pub struct Args {
 
 struct Load {
     url: String,
+    caller: Arc<Caller>,
     tally: Arc<Mutex<Tally>>,
     started: Instant,
     stop: watch::Sender<bool>,
@@ -39,7 +41,8 @@ struct Load {
 
 impl Load {
     fn results(&self) -> Value {
-        let mut results = lock(&self.tally).summary(&self.url, self.started.elapsed());
+        let (connections, ran) = (self.caller.connections(), self.started.elapsed());
+        let mut results = lock(&self.tally).summary(&self.url, connections, ran);
         results["stopped"] = json!(*self.done.borrow());
         results
     }
@@ -54,12 +57,13 @@ impl Load {
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let listener = listen(args.listen).await?;
-    let caller = args.call.caller()?;
+    let caller = Arc::new(args.call.caller()?);
     let tally = Arc::new(Mutex::new(Tally::default()));
     let (stop, stopped) = watch::channel(false);
     let (finished, done) = watch::channel(false);
     let load = Arc::new(Load {
         url: args.call.url.clone(),
+        caller: caller.clone(),
         tally: tally.clone(),
         started: Instant::now(),
         stop,

@@ -11,13 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ::http::HeaderMap;
 use anyhow::{Context as _, bail};
+use futures::future::join_all;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 
-use crate::answer::Whoami;
+use crate::answer::{Outcome, Whoami};
 use crate::caller::{Caller, Options};
 use crate::echo::Echo;
 use crate::grpc::Routed;
@@ -27,6 +29,22 @@ use crate::server::{self, Versions};
 
 /// How many different targets `/call` keeps connections for.
 const CALLERS: usize = 64;
+
+/// Headers that a traced application passes on; without them a mesh's spans do not join up.
+const PROPAGATED: [&str; 12] = [
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+    "x-cloud-trace-context",
+    "x-ot-span-context",
+];
 
 #[derive(clap::Args)]
 #[command(disable_version_flag = true)]
@@ -54,6 +72,12 @@ pub struct Args {
     /// How long requests in flight may take after that
     #[arg(long, default_value = "10s", value_parser = crate::duration::parse)]
     grace: Duration,
+    /// URL that a request of `/` (or a gRPC call) makes this service call; may be given more than once
+    #[arg(long, value_name = "URL")]
+    onward: Vec<String>,
+    /// Answer every HTTP request so much later
+    #[arg(long, default_value = "0s", value_parser = crate::duration::parse)]
+    slow: Duration,
     /// Start without being ready, until POST /healthz/on
     #[arg(long)]
     unready: bool,
@@ -62,6 +86,9 @@ pub struct Args {
 /// What the servers of one process share.
 pub struct App {
     pub who: Whoami,
+    /// What `/` and the Echo service call in their turn.
+    pub onward: Vec<String>,
+    pub slow: Duration,
     ready: watch::Sender<bool>,
     phase: PhaseWatch,
     requests: AtomicU64,
@@ -69,14 +96,16 @@ pub struct App {
 }
 
 impl App {
-    pub fn new(who: Whoami, ready: bool, phase: PhaseWatch) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(who: Whoami, ready: bool, phase: PhaseWatch) -> Self {
+        Self {
             who,
+            onward: Vec::new(),
+            slow: Duration::ZERO,
             ready: watch::Sender::new(ready),
             phase,
             requests: AtomicU64::new(0),
             callers: Mutex::default(),
-        })
+        }
     }
 
     pub fn is_ready(&self) -> bool {
@@ -108,8 +137,26 @@ impl App {
         self.requests.store(0, Ordering::Relaxed);
     }
 
+    /// Calls every URL at once, passing on what a traced application passes on.
+    pub async fn call_onward(&self, urls: &[String], headers: &HeaderMap) -> Vec<Outcome> {
+        let mut passed_on = HeaderMap::new();
+        for name in PROPAGATED {
+            if let Some(value) = headers.get(name) {
+                passed_on.insert(name, value.clone());
+            }
+        }
+        join_all(urls.iter().map(|url| self.call_one(url, &passed_on))).await
+    }
+
+    async fn call_one(&self, url: &str, headers: &HeaderMap) -> Outcome {
+        match self.caller(url) {
+            Ok(caller) => caller.call(headers).await,
+            Err(error) => Outcome { url: url.to_owned(), ..Outcome::failed(&error) },
+        }
+    }
+
     /// The caller for a URL, with whatever connections it still has.
-    pub fn caller(&self, url: &str) -> anyhow::Result<Arc<Caller>> {
+    fn caller(&self, url: &str) -> anyhow::Result<Arc<Caller>> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(caller) = callers.get(url) {
             return Ok(caller.clone());
@@ -126,7 +173,11 @@ impl App {
 /// Serves until SIGTERM, then ends in order.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (advance, phase) = watch::channel(Phase::Serving);
-    let app = App::new(args.who.clone(), !args.unready, phase.clone());
+    let app = Arc::new(App {
+        onward: args.onward.clone(),
+        slow: args.slow,
+        ..App::new(args.who.clone(), !args.unready, phase.clone())
+    });
     let mut servers = start(&args, &app, &phase).await?;
     if servers.is_empty() {
         bail!(

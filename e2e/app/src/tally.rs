@@ -47,12 +47,13 @@ impl Tally {
     }
 
     /// The summary as the scenarios read it.
-    pub fn summary(&self, url: &str, ran: Duration) -> Value {
+    pub fn summary(&self, url: &str, connections: u64, ran: Duration) -> Value {
         json!({
             "url": url,
             "requests": self.requests,
             "succeeded": self.succeeded,
             "failed": self.failed(),
+            "connections": connections,
             "statuses": self.statuses,
             "versions": self.versions,
             "pods": self.pods,
@@ -121,7 +122,7 @@ mod tests {
             &outcome("503", false, json!("no healthy upstream")),
             Duration::from_millis(400),
         );
-        let summary = tally.summary("http://catalog", Duration::from_secs(2));
+        let summary = tally.summary("http://catalog", 1, Duration::from_secs(2));
         assert_eq!(summary["requests"], 100);
         assert_eq!(summary["failed"], 1);
         assert_eq!(summary["statuses"], json!({"200": 99, "503": 1}));

@@ -5,36 +5,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::join_all;
 use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::answer::{Answer, Outcome};
+use crate::answer::Answer;
 use crate::lifecycle::PhaseWatch;
 use crate::serve::App;
 use crate::server::{Versions, accept, serve_http};
 use crate::{duration, query};
-
-/// Headers that a traced application passes on; without them a mesh's spans do not join up.
-const PROPAGATED: [&str; 12] = [
-    "x-request-id",
-    "traceparent",
-    "tracestate",
-    "baggage",
-    "b3",
-    "x-b3-traceid",
-    "x-b3-spanid",
-    "x-b3-parentspanid",
-    "x-b3-sampled",
-    "x-b3-flags",
-    "x-cloud-trace-context",
-    "x-ot-span-context",
-];
 
 type Reply = Response<Full<Bytes>>;
 
@@ -97,8 +80,8 @@ fn administer(app: &App, request: &Request<Incoming>) -> Option<Reply> {
 async fn echo(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Reply {
     app.count_request();
     let (parts, body) = request.into_parts();
-    let path = parts.uri.path().to_owned();
-    let mut status = match instruct(&path).await {
+    tokio::time::sleep(app.slow).await;
+    let mut status = match instruct(parts.uri.path()).await {
         Ok(status) => status,
         Err(message) => {
             return json_reply(StatusCode::BAD_REQUEST, &json!({"error": message}));
@@ -116,11 +99,9 @@ async fn echo(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Reply 
     if let Some(authority) = parts.uri.authority() {
         answer.headers.entry("host".to_owned()).or_insert_with(|| authority.to_string());
     }
-    if path == "/call" {
-        answer.calls = call_onward(app, parts.uri.query().unwrap_or(""), &parts.headers).await;
-        if answer.calls.iter().any(|call| !call.ok) {
-            status = StatusCode::BAD_GATEWAY;
-        }
+    answer.calls = app.call_onward(&onward(app, &parts.uri), &parts.headers).await;
+    if answer.calls.iter().any(|call| !call.ok) {
+        status = StatusCode::BAD_GATEWAY;
     }
     json_reply(status, &answer)
 }
@@ -136,22 +117,12 @@ async fn instruct(path: &str) -> Result<StatusCode, String> {
     Ok(StatusCode::OK)
 }
 
-/// Calls every `url` (or `target`) of the query at once.
-async fn call_onward(app: &App, query: &str, headers: &HeaderMap) -> Vec<Outcome> {
-    let mut passed_on = HeaderMap::new();
-    for name in PROPAGATED {
-        if let Some(value) = headers.get(name) {
-            passed_on.insert(name, value.clone());
-        }
-    }
-    let urls = query::values(query, &["url", "target"]);
-    join_all(urls.iter().map(|url| call_one(app, url, &passed_on))).await
-}
-
-async fn call_one(app: &App, url: &str, headers: &HeaderMap) -> Outcome {
-    match app.caller(url) {
-        Ok(caller) => caller.call(headers).await,
-        Err(error) => Outcome { url: url.to_owned(), ..Outcome::failed(&error) },
+/// What a request makes this service call: what its query says, or what `/` always calls.
+fn onward(app: &App, uri: &Uri) -> Vec<String> {
+    match uri.path() {
+        "/call" => query::values(uri.query().unwrap_or(""), &["url", "target"]),
+        "/" => app.onward.clone(),
+        _ => Vec::new(),
     }
 }
 

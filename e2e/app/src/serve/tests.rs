@@ -22,7 +22,8 @@ impl Fixture {
     fn new(name: &str) -> Self {
         let (advance, phase) = watch::channel(Phase::Serving);
         let who = Whoami { name: name.into(), version: "v7".into(), pod: format!("{name}-0") };
-        Self { app: App::new(who, true, phase.clone()), advance, phase }
+        let app = Arc::new(App::new(who, true, phase.clone()));
+        Self { app, advance, phase }
     }
 
     async fn listener() -> (TcpListener, u16) {
@@ -212,12 +213,64 @@ async fn a_run_makes_as_many_requests_as_it_was_asked_for() {
     let fixture = Fixture::new("front");
     let port = fixture.http(Versions::Any).await;
     let url = format!("http://127.0.0.1:{port}/");
-    let caller = Caller::new(url.parse().unwrap(), Options::default()).unwrap();
+    let caller = Arc::new(Caller::new(url.parse().unwrap(), Options::default()).unwrap());
     let pace = Pace { count: Some(50), duration: None, concurrency: 4, rate: Some(1000.0) };
     let tally = Arc::default();
     let (_stop, stopped) = watch::channel(false);
-    drive(caller, pace, Arc::clone(&tally), stopped).await;
-    let summary = lock(&tally).summary(&url, Duration::from_secs(1));
+    drive(caller.clone(), pace, Arc::clone(&tally), stopped).await;
+    let summary = lock(&tally).summary(&url, caller.connections(), Duration::from_secs(1));
     assert_eq!(summary["versions"]["front/v7"], 50);
     assert_eq!(fixture.app.requests(), 50);
+}
+
+#[tokio::test]
+async fn line_connections_are_kept_and_replaced_when_the_server_left() {
+    let fixture = Fixture::new("stock");
+    let (listener, port) = Fixture::listener().await;
+    let server = tokio::spawn(lines::serve(
+        listener,
+        fixture.app.clone(),
+        lines::First::Server,
+        fixture.phase.clone(),
+    ));
+    let url = format!("banner://127.0.0.1:{port}");
+    let caller = Caller::new(url.parse().unwrap(), Options::default()).unwrap();
+    for _ in 0..3 {
+        assert_answered(&caller.call(&HeaderMap::new()).await, "ok", "stock");
+    }
+    assert_eq!(caller.connections(), 1);
+    server.abort();
+    assert!(server.await.unwrap_err().is_cancelled());
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    tokio::spawn(lines::serve(
+        listener,
+        fixture.app.clone(),
+        lines::First::Server,
+        fixture.phase.clone(),
+    ));
+    assert_answered(&caller.call(&HeaderMap::new()).await, "ok", "stock");
+    assert_eq!(caller.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_chain_of_services_answers_as_one() {
+    let stock = Fixture::new("stock");
+    let stock_port = stock.lines(lines::First::Client).await;
+    let mut cart = Fixture::new("cart");
+    let chained = |fixture: &Fixture, url: String| {
+        let who = fixture.app.who.clone();
+        Arc::new(App { onward: vec![url], ..App::new(who, true, fixture.phase.clone()) })
+    };
+    cart.app = chained(&cart, format!("tcp://127.0.0.1:{stock_port}"));
+    let cart_port = cart.grpc().await;
+    let mut front = Fixture::new("front");
+    front.app = chained(&front, format!("grpc://127.0.0.1:{cart_port}"));
+    let port = front.http(Versions::Any).await;
+    let outcome = call(&format!("http://127.0.0.1:{port}/")).await;
+    assert_answered(&outcome, "200", "front");
+    let cart = &outcome.answer["calls"][0]["answer"];
+    assert_eq!(cart["service"], "cart");
+    assert_eq!(cart["calls"][0]["answer"]["service"], "stock");
+    let outcome = call(&format!("http://127.0.0.1:{port}/elsewhere")).await;
+    assert_eq!(outcome.answer.get("calls"), None);
 }
