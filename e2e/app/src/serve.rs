@@ -26,6 +26,7 @@ use crate::grpc::Routed;
 use crate::health::Health;
 use crate::lifecycle::{Phase, PhaseWatch, conduct, reached};
 use crate::server::{self, Versions};
+use crate::target::Target;
 
 /// How many different targets `/call` keeps connections for.
 const CALLERS: usize = 64;
@@ -164,7 +165,10 @@ impl App {
         if callers.len() >= CALLERS {
             callers.clear();
         }
-        let caller = Arc::new(Caller::new(url.parse()?, Options::default())?);
+        let target: Target = url.parse()?;
+        // Each line that is passed on is a connection of its own, so that proxies have some to count.
+        let options = Options { fresh: target.protocol.is_lines(), ..Options::default() };
+        let caller = Arc::new(Caller::new(target, options)?);
         callers.insert(url.to_owned(), caller.clone());
         Ok(caller)
     }

@@ -23,6 +23,11 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Whether it is lines of text over a bare connection.
+    pub fn is_lines(self) -> bool {
+        matches!(self, Self::Tcp | Self::Banner)
+    }
+
     fn scheme(self) -> &'static str {
         match self {
             Self::Http1 => "http",
