@@ -8,14 +8,14 @@ mod backend;
 mod config;
 mod destination_rule;
 pub mod endpoints;
-mod gateway;
+pub mod gateway;
 mod grants;
 mod http_route;
 mod istio_gateway;
 mod lookup;
 pub mod model;
 pub mod names;
-mod parents;
+pub mod parents;
 mod peer_authentication;
 pub mod precedence;
 mod protocol;
@@ -30,9 +30,9 @@ use std::{cmp::Ordering, sync::Arc};
 
 use kube::ResourceExt;
 
-pub use self::http_route::SERVICE_PARENT;
-pub use model::*;
+pub use self::lookup::selects;
 use crate::{diagnostic::Diagnostic, watch::Snapshot};
+pub use model::*;
 
 /// The mesh as the snapshot describes it, and what is wrong with the objects it came from.
 pub fn build(snapshot: &Snapshot, endpoints: &EndpointTable) -> (Mesh, Vec<Diagnostic>) {

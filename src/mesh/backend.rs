@@ -25,7 +25,11 @@ pub enum Target {
     Port(BackendTarget),
     /// The service has several ports and none is named: the port that the request came in on, if
     /// it is one of these.
-    PortOfRequest { host: Host, subset: Option<String>, ports: Vec<u16> },
+    PortOfRequest {
+        host: Host,
+        subset: Option<String>,
+        ports: Vec<u16>,
+    },
 }
 
 impl Draft {
@@ -108,7 +112,9 @@ fn subset_exists(
         return true;
     }
     let message = match policies.first() {
-        None => format!("there is no DestinationRule for {host}: create one with a subset {subset}"),
+        None => {
+            format!("there is no DestinationRule for {host}: create one with a subset {subset}")
+        }
         Some(policy) => {
             let known: Vec<_> = policy.subsets.keys().map(String::as_str).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };

@@ -50,7 +50,7 @@ fn convert(object: &Gateway, snapshot: &Snapshot) -> (GatewayServers, Report) {
     for (i, listener) in object.spec.listeners.iter().enumerate() {
         let path = path.index(i);
         report.unsupported(&path, &listener.unsupported);
-        let Some(server) = convert_listener(listener, snapshot, &path, &mut report) else {
+        let Some(server) = convert_listener(i, listener, snapshot, &path, &mut report) else {
             continue;
         };
         match conflict(&servers, &server) {
@@ -87,6 +87,7 @@ fn conflict(earlier: &[GatewayServer], server: &GatewayServer) -> Option<(&'stat
 }
 
 fn convert_listener(
+    index: usize,
     listener: &Listener,
     snapshot: &Snapshot,
     path: &Path<'_>,
@@ -114,6 +115,7 @@ fn convert_listener(
     let allowed = listener.allowed_routes.as_ref();
     let visibility = allowed_namespaces(allowed, snapshot, &path.field("allowedRoutes"), report);
     Some(GatewayServer {
+        index,
         name: listener.name.clone(),
         port: listener.port,
         hosts: vec![(visibility, host)],
@@ -156,8 +158,10 @@ fn allowed_namespaces(
             Visibility::Namespaces(selected.map(|(key, _)| key.name.clone()).collect())
         }
         Some(other) => {
-            let message = format!("{other} is not known, so no route can attach: use Same, All or \
-                                   Selector");
+            let message = format!(
+                "{other} is not known, so no route can attach: use Same, All or \
+                                   Selector"
+            );
             let namespaces = path.field("namespaces");
             report.error(&namespaces.field("from"), "UnsupportedValue", message);
             Visibility::Nobody

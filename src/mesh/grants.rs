@@ -18,17 +18,13 @@ pub fn permit(snapshot: &Snapshot, kind: &str, namespace: &str, to: Referent<'_>
     namespace == to.namespace || granted(&snapshot.reference_grants, kind, namespace, to)
 }
 
-fn granted(
-    grants: &Table<ReferenceGrant>,
-    kind: &str,
-    namespace: &str,
-    to: Referent<'_>,
-) -> bool {
+fn granted(grants: &Table<ReferenceGrant>, kind: &str, namespace: &str, to: Referent<'_>) -> bool {
     let there = grants.iter().filter(|(key, _)| &*key.namespace == to.namespace);
     there.map(|(_, grant)| &grant.spec).any(|grant| {
-        let from = grant.from.iter().any(|from| {
-            from.group == GROUP && from.kind == kind && from.namespace == namespace
-        });
+        let from = grant
+            .from
+            .iter()
+            .any(|from| from.group == GROUP && from.kind == kind && from.namespace == namespace);
         from && grant.to.iter().any(|granted| {
             granted.group.is_empty()
                 && granted.kind == to.kind

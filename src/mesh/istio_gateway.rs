@@ -68,7 +68,7 @@ pub fn convert(
         .servers
         .iter()
         .enumerate()
-        .filter_map(|(i, server)| convert_server(server, config, world, &path.index(i), &mut report))
+        .filter_map(|(i, server)| convert_server(i, server, config, world, &path, &mut report))
         .collect();
     let servers = GatewayServers {
         origin: report.object.clone(),
@@ -82,12 +82,14 @@ pub fn convert(
 }
 
 fn convert_server(
+    index: usize,
     server: &api::Server,
     config: &MeshConfig,
     world: Option<World<'_>>,
-    path: &Path<'_>,
+    servers: &Path<'_>,
     report: &mut Report,
 ) -> Option<GatewayServer> {
+    let path = &servers.index(index);
     report.unsupported(path, &server.unsupported);
     let port = path.field("port");
     report.unsupported(&port, &server.port.unsupported);
@@ -100,7 +102,7 @@ fn convert_server(
         return None;
     }
     let name = server.name.clone().unwrap_or_else(|| server.port.name.clone());
-    Some(GatewayServer { name, port: server.port.number, hosts, protocol })
+    Some(GatewayServer { index, name, port: server.port.number, hosts, protocol })
 }
 
 fn hosts(

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    DestinationPolicy, Labels, Mesh, PeerPolicy, PeerTls, Service, names, syntax,
-};
+use super::{DestinationPolicy, Labels, Mesh, PeerPolicy, PeerTls, Service, names};
 
 impl Mesh {
     /// The service of a full host name.
@@ -30,16 +28,15 @@ impl Mesh {
     }
 
     /// All that DestinationRules say about a host, those with the most specific host first.
-    pub fn destination_policies<'a>(
-        &'a self,
-        host: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<DestinationPolicy>> {
+    pub fn destination_policies(
+        &self,
+        host: &str,
+    ) -> impl Iterator<Item = &Arc<DestinationPolicy>> {
         let wildcards = host.match_indices('.').map(|(dot, _)| format!("*{}", &host[dot..]));
-        std::iter::once(host.to_owned())
-            .chain(wildcards)
-            .chain(std::iter::once("*".to_owned()))
-            .filter_map(|name| self.destinations.get(name.as_str()))
-            .flatten()
+        let names = std::iter::once(host.to_owned()).chain(wildcards).chain(["*".to_owned()]);
+        let found: Vec<_> =
+            names.filter_map(|name| self.destinations.get(name.as_str())).flatten().collect();
+        found.into_iter()
     }
 
     /// What a pod accepts on a port: the policy for the workload, else for its namespace, else for
@@ -63,11 +60,6 @@ impl PeerPolicy {
 /// Whether labels have all that a selector asks for.
 pub fn selects(selector: &Labels, labels: &Labels) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
-
-/// A host or wildcard in its canonical form, as [`Mesh::services`] and routes have it.
-pub fn canonical_host(text: &str) -> Option<String> {
-    syntax::host(text).ok()
 }
 
 impl Mesh {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Host, Key, Mesh, MeshConfig, Service, ServiceKind, Visibility, syntax};
+use super::{Host, Key, MeshConfig, Service, Visibility, syntax};
 
 /// The full name of a Service.
 pub fn service_host(key: &Key, cluster_domain: &str) -> Host {
@@ -119,37 +119,14 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()].min(FAR)
 }
 
-impl Mesh {
-    /// The names under which clients of a namespace reach a port of a service: its full name and
-    /// short forms, its addresses, and each of them with the port.
-    pub fn domains(&self, service: &Service, port: u16, client_namespace: &str) -> Vec<String> {
-        let Key { namespace, name } = &service.key;
-        let mut names = vec![service.host.to_string()];
-        if names[0] == *service_host(&service.key, &self.config.cluster_domain) {
-            names.push(format!("{name}.{namespace}.svc"));
-            names.push(format!("{name}.{namespace}"));
-            if &**namespace == client_namespace {
-                names.push(name.to_string());
-            }
-        }
-        if let ServiceKind::ClusterIp(addresses) = &service.kind {
-            // In a Host header an IPv6 address stands in brackets.
-            names.extend(addresses.iter().map(|address| match address {
-                std::net::IpAddr::V4(v4) => v4.to_string(),
-                std::net::IpAddr::V6(v6) => format!("[{v6}]"),
-            }));
-        }
-        names.into_iter().flat_map(|name| [format!("{name}:{port}"), name]).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn visibility() {
-        let names = |list: &[&str]| Visibility::Namespaces(list.iter().map(|n| (*n).into()).collect());
+        let names =
+            |list: &[&str]| Visibility::Namespaces(list.iter().map(|n| (*n).into()).collect());
         assert_eq!(export_to([], "shop"), Visibility::Everyone);
         assert_eq!(export_to(["*", "a"], "shop"), Visibility::Everyone);
         assert_eq!(export_to(["."], "shop"), names(&["shop"]));

@@ -21,9 +21,9 @@ pub fn build(
     let mut policies: Vec<Arc<PeerPolicy>> = Vec::new();
     for object in by_age(&snapshot.peer_authentications) {
         let (policy, mut report) = convert(object, &config.system_namespace);
-        let rival = policies.iter().find(|older| {
-            older.namespace == policy.namespace && older.selector == policy.selector
-        });
+        let rival = policies
+            .iter()
+            .find(|older| older.namespace == policy.namespace && older.selector == policy.selector);
         if let Some(older) = rival {
             let message = format!(
                 "{} is for the same pods and older, so this one has no effect: delete one of them",

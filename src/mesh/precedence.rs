@@ -1,8 +1,8 @@
 //! Which rule comes first where several routings hold for one host.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::cmp::Reverse;
 
-use super::{HttpMatch, HttpRouting, HttpRule, PathMatch};
+use super::{HttpMatch, HttpRule, PathMatch};
 
 /// The Gateway API's order of conditions: an exact path, then the longest prefix, a method, the
 /// most headers, the most query parameters. Smaller is earlier.
@@ -29,22 +29,4 @@ pub fn of(condition: &HttpMatch) -> impl Ord + use<> {
 pub fn sort(rules: &mut [HttpRule]) {
     let everything = HttpMatch::default();
     rules.sort_by_cached_key(|rule| of(rule.matches.first().unwrap_or(&everything)));
-}
-
-/// The rules of all routings of one host, in the order in which they are to be tried. Those of
-/// VirtualServices come first and in order of age; those of HTTPRoutes are merged by how particular
-/// they are, and by age where they are equally so. `routings` must be in the order of
-/// [`super::Mesh::routes`].
-pub fn merge<'a>(routings: &[&'a Arc<HttpRouting>]) -> Vec<(&'a HttpRouting, &'a HttpRule)> {
-    let everything = HttpMatch::default();
-    let rules = |routing: &'a Arc<HttpRouting>| routing.rules.iter().map(move |r| (&**routing, r));
-    let of_api = |routing: &HttpRouting| routing.origin.kind == "HTTPRoute";
-    let mut merged: Vec<_> =
-        routings.iter().filter(|routing| !of_api(routing)).flat_map(|r| rules(r)).collect();
-    let mut by_precedence: Vec<_> =
-        routings.iter().filter(|routing| of_api(routing)).flat_map(|r| rules(r)).collect();
-    by_precedence
-        .sort_by_cached_key(|(_, rule)| of(rule.matches.first().unwrap_or(&everything)));
-    merged.append(&mut by_precedence);
-    merged
 }

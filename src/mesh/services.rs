@@ -26,7 +26,8 @@ pub fn build(
         .map(|(key, service)| {
             let host = names::service_host(key, domain);
             let shape = endpoints.get(&host).map(|e| e.shape.clone()).unwrap_or_default();
-            let exports = service.annotations.get(EXPORT_TO).map(String::as_str).unwrap_or_default();
+            let exports =
+                service.annotations.get(EXPORT_TO).map(String::as_str).unwrap_or_default();
             let service = Service {
                 key: key.clone(),
                 host: host.clone(),

@@ -7,7 +7,8 @@ use std::time::Duration;
 pub fn duration(text: &str) -> Result<Duration, String> {
     /// Envoy keeps durations in protobuf's range; a day is far beyond every use of ours.
     const LONGEST: f64 = 365.0 * 24.0 * 3600.0;
-    let wrong = || format!("{text:?} is no duration: write numbers with units, such as 1m30s or 500ms");
+    let wrong =
+        || format!("{text:?} is no duration: write numbers with units, such as 1m30s or 500ms");
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -74,7 +75,9 @@ pub fn host(text: &str) -> Result<String, String> {
     if name.len() <= 253 && name.split('.').all(label) {
         Ok(lower)
     } else {
-        Err(format!("{text:?} is no host name: write a DNS name, or a wildcard such as *.example.com"))
+        Err(format!(
+            "{text:?} is no host name: write a DNS name, or a wildcard such as *.example.com"
+        ))
     }
 }
 
@@ -190,7 +193,9 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for text in ["*", "*.example.com", "cart", "Cart.Shop.SVC.cluster.local.", "10.0.0.1", "::1"] {
+        for text in
+            ["*", "*.example.com", "cart", "Cart.Shop.SVC.cluster.local.", "10.0.0.1", "::1"]
+        {
             assert!(host(text).is_ok(), "{text}");
         }
         for text in ["", "a b", "*example.com", "a..b", "-a.com", "http://a", "a/b", "a:80"] {
@@ -201,8 +206,17 @@ mod tests {
     #[test]
     fn regular_expressions() {
         for text in [
-            "", ".*", "^/v[0-9]+/(a|b)$", r"\d{2,3}\(", "[]a]", "[^]]*", "[[:alpha:]]+", "(?i)x",
-            "(?P<n>x)?", "a*?", r"[\]]",
+            "",
+            ".*",
+            "^/v[0-9]+/(a|b)$",
+            r"\d{2,3}\(",
+            "[]a]",
+            "[^]]*",
+            "[[:alpha:]]+",
+            "(?i)x",
+            "(?P<n>x)?",
+            "a*?",
+            r"[\]]",
         ] {
             assert!(regex(text).is_ok(), "{text}: {:?}", regex(text));
         }

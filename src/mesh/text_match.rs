@@ -81,7 +81,8 @@ pub fn header(
 ) -> Option<(String, String)> {
     // Envoy refuses to change these by header operations, and with them the whole route table.
     if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
-        let message = format!("{name:?} cannot be changed here: use rewrite.uri or rewrite.authority");
+        let message =
+            format!("{name:?} cannot be changed here: use rewrite.uri or rewrite.authority");
         report.error(path, "InvalidHeader", message);
         return None;
     }

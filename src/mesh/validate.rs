@@ -1,9 +1,7 @@
 //! Checks of one object alone, for the admission webhook: the same conversions that [`super::build`]
 //! runs, without a cluster to look things up in.
 
-use super::{
-    MeshConfig, destination_rule, istio_gateway, peer_authentication, virtual_service,
-};
+use super::{MeshConfig, destination_rule, istio_gateway, peer_authentication, virtual_service};
 use crate::{
     api::istio::{networking, security},
     diagnostic::Diagnostic,

@@ -93,13 +93,14 @@ fn gateways(names: &[String], world: Option<World<'_>>, report: &mut Report) -> 
     let mut gateways = Vec::new();
     for (i, name) in names.iter().enumerate().filter(|(_, name)| *name != MESH) {
         let path = path.index(i);
-        let Some(gateway) = gateway(name, &report.object.namespace)
-            .or_report(report, &path, "InvalidGateway")
+        let Some(gateway) =
+            gateway(name, &report.object.namespace).or_report(report, &path, "InvalidGateway")
         else {
             continue;
         };
         if world.is_some_and(|world| !world.gateways.contains_key(&gateway.key)) {
-            let message = format!("there is no Gateway {}: create it or correct the name", gateway.key);
+            let message =
+                format!("there is no Gateway {}: create it or correct the name", gateway.key);
             report.error(&path, "GatewayNotFound", message);
         }
         gateways.push(gateway);
@@ -134,9 +135,11 @@ fn hosts(
     let mut hosts = Vec::new();
     for (i, text) in spec.hosts.iter().enumerate() {
         let path = path.index(i);
-        let Some(host) = names::resolve(text, &namespace, config, services)
-            .or_report(report, &path, "InvalidHost")
-        else {
+        let Some(host) = names::resolve(text, &namespace, config, services).or_report(
+            report,
+            &path,
+            "InvalidHost",
+        ) else {
             continue;
         };
         if &*host == "*" && routing.mesh.is_some() {

@@ -68,11 +68,7 @@ fn optional<T, U>(value: Option<T>, convert: impl FnOnce(T) -> Option<U>) -> Opt
     }
 }
 
-fn path_match(
-    uri: &api::StringMatch,
-    path: &Path<'_>,
-    report: &mut Report,
-) -> Option<PathMatch> {
+fn path_match(uri: &api::StringMatch, path: &Path<'_>, report: &mut Report) -> Option<PathMatch> {
     not_empty(uri, path, report).map(|text| match text {
         StringMatch::Exact(text) => PathMatch::Exact(text),
         StringMatch::Prefix(text) => PathMatch::Prefix(text),
@@ -81,11 +77,7 @@ fn path_match(
     })
 }
 
-fn not_empty(
-    text: &api::StringMatch,
-    path: &Path<'_>,
-    report: &mut Report,
-) -> Option<StringMatch> {
+fn not_empty(text: &api::StringMatch, path: &Path<'_>, report: &mut Report) -> Option<StringMatch> {
     let found = string_match(text, path, report)?;
     if found == StringMatch::Present {
         report.error(path, "InvalidMatch", "needs one of exact, prefix and regex");
@@ -127,11 +119,7 @@ fn query(
     out
 }
 
-fn gateways(
-    names: &[String],
-    path: &Path<'_>,
-    report: &mut Report,
-) -> Option<Vec<MatchGateway>> {
+fn gateways(names: &[String], path: &Path<'_>, report: &mut Report) -> Option<Vec<MatchGateway>> {
     let mut out = Some(Vec::new());
     for (i, name) in names.iter().enumerate() {
         let gateway = if name == super::MESH {
