@@ -1,6 +1,9 @@
 //! DestinationRules → [`DestinationPolicy`]s.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use super::{
     ClientTls, DestinationPolicy, Host, LoadBalancing, Mesh, MeshConfig, Service, Subset,
@@ -52,11 +55,15 @@ fn insert(policies: &mut Vec<DestinationPolicy>, policy: DestinationPolicy, repo
         report.error(&Path::SPEC.field("trafficPolicy"), "Conflict", message);
     }
     for (name, subset) in policy.subsets {
-        if older.subsets.contains_key(&name) {
-            let message = format!("{} has a subset {name} already, and is older", older.origin);
-            report.error(&Path::SPEC.field("subsets"), "Conflict", message);
-        } else {
-            older.subsets.insert(name, subset);
+        match older.subsets.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(subset);
+            }
+            Entry::Occupied(entry) => {
+                let name = entry.key();
+                let message = format!("{} has a subset {name} already, and is older", older.origin);
+                report.error(&Path::SPEC.field("subsets"), "Conflict", message);
+            }
         }
     }
 }

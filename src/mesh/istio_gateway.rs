@@ -150,14 +150,13 @@ fn protocol(
             Some(GatewayProtocol::Http { redirect_to_https })
         }
         "HTTPS" => {
-            let credentials = match &server.tls {
-                Some(tls) => credentials(tls, world, &tls_path, report),
-                None => {
-                    let message = "is needed for HTTPS: give mode SIMPLE and credentialName; until \
-                                   then connections are refused";
-                    report.error(&tls_path, "TlsMissing", message);
-                    Vec::new()
-                }
+            let credentials = if let Some(tls) = &server.tls {
+                credentials(tls, world, &tls_path, report)
+            } else {
+                let message = "is needed for HTTPS: give mode SIMPLE and credentialName; until \
+                               then connections are refused";
+                report.error(&tls_path, "TlsMissing", message);
+                Vec::new()
             };
             Some(GatewayProtocol::Https { credentials })
         }

@@ -13,9 +13,9 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub enum Path<'a> {
     Root(&'a str),
-    Field(&'a Path<'a>, &'a str),
-    Index(&'a Path<'a>, usize),
-    Key(&'a Path<'a>, &'a str),
+    Field(&'a Self, &'a str),
+    Index(&'a Self, usize),
+    Key(&'a Self, &'a str),
 }
 
 impl<'a> Path<'a> {
@@ -92,6 +92,10 @@ impl Report {
         self.error(path, "UnsupportedField", message);
     }
 }
+
+/// A part of an object is wrong, and why has been reported.
+#[derive(Clone, Copy, Debug)]
+pub struct Reported;
 
 /// The value, or `None` after reporting why it is none.
 pub trait OrReport<T> {
