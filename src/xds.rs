@@ -2,6 +2,7 @@
 
 pub mod resource;
 
+pub mod server;
 pub mod session;
 pub mod subscription;
 pub mod view;
