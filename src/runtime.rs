@@ -3,6 +3,9 @@
 
 use std::{io::Write, process::ExitCode};
 
+pub mod logs;
+pub mod tls;
+
 /// Makes aws-lc the process's TLS provider. Called once, first thing in `main` (and in tests).
 pub fn install_crypto_provider() {
     // An error means that one is installed already, which is what we want.
