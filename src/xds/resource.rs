@@ -81,9 +81,14 @@ discoverable! {
 
 impl Resource {
     pub fn encode<M: Discoverable>(message: &M) -> Self {
-        let body = Bytes::from(message.encode_to_vec());
+        Self::from_encoded(message.resource_name(), message.encode_to_vec())
+    }
+
+    /// A message that is encoded already.
+    pub fn from_encoded(name: &str, body: Vec<u8>) -> Self {
+        let body = Bytes::from(body);
         let version = xxhash_rust::xxh3::xxh3_64(&body);
-        Self { name: message.resource_name().into(), version, body }
+        Self { name: name.into(), version, body }
     }
 }
 
@@ -95,7 +100,10 @@ pub struct ResourceSet {
 
 impl ResourceSet {
     pub fn insert<M: Discoverable>(&mut self, message: &M) {
-        let resource = Resource::encode(message);
+        self.insert_encoded(Resource::encode(message));
+    }
+
+    pub fn insert_encoded(&mut self, resource: Resource) {
         self.by_name.insert(resource.name.clone(), Arc::new(resource));
     }
 
