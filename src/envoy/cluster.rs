@@ -97,7 +97,7 @@ fn passthrough() -> Resource {
 }
 
 /// No endpoints: connections are closed, requests answered with 503.
-fn black_hole() -> Resource {
+pub fn black_hole() -> Resource {
     let cluster =
         base(names::BLACK_HOLE.to_owned(), DiscoveryType::Static, LbPolicy::RoundRobin);
     with_service(&cluster, "unknown", names::BLACK_HOLE, "unknown")

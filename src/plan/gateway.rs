@@ -42,6 +42,8 @@ pub enum GatewayServes {
 pub struct TlsChain {
     /// The Gateway that asks for it.
     pub origin: ObjectRef,
+    /// Where in it the server stands.
+    pub path: String,
     pub server: String,
     /// Server names; empty for all.
     pub hosts: Vec<Host>,
@@ -211,6 +213,7 @@ fn add_tls(
     };
     chains.push(TlsChain {
         origin: gateway.origin.clone(),
+        path: server_path(gateway, server),
         server: server.name.clone(),
         hosts,
         credentials: credentials.to_vec(),
