@@ -100,10 +100,22 @@ discoverable! {
 
 impl Resource {
     pub fn encode<M: Discoverable>(message: &M) -> Self {
-        let body = Bytes::from(message.encode_to_vec());
+        let encoded = Self::from_encoded(message.resource_name(), message.encode_to_vec());
+        encoded.waiting_for(message.warmed_by())
+    }
+
+    /// A message that is encoded already.
+    pub fn from_encoded(name: &str, body: Vec<u8>) -> Self {
+        let body = Bytes::from(body);
         let version = xxhash_rust::xxh3::xxh3_64(&body);
-        let warmed_by = message.warmed_by().map(Into::into);
-        Self { name: message.resource_name().into(), version, body, warmed_by }
+        Self { name: name.into(), version, body, warmed_by: None }
+    }
+
+    /// The same, of a cluster whose endpoints have this name.
+    #[must_use]
+    pub fn waiting_for(mut self, endpoints: Option<&str>) -> Self {
+        self.warmed_by = endpoints.map(Into::into);
+        self
     }
 }
 
@@ -115,7 +127,10 @@ pub struct ResourceSet {
 
 impl ResourceSet {
     pub fn insert<M: Discoverable>(&mut self, message: &M) {
-        let resource = Resource::encode(message);
+        self.insert_encoded(Resource::encode(message));
+    }
+
+    pub fn insert_encoded(&mut self, resource: Resource) {
         self.by_name.insert(resource.name.clone(), Arc::new(resource));
     }
 

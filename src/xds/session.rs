@@ -293,9 +293,10 @@ impl Session {
     /// All that the client subscribes to: a state-of-the-world response drops what it does not hold.
     fn whole(&self, kind: ResourceType, leaving: &[Arc<Resource>]) -> Vec<Arc<Resource>> {
         let subscription = &self.types[kind as usize].subscription;
-        let sets = self.view.layers(kind).iter().flat_map(|set| set.by_name.values());
-        let subscribed = sets.filter(|resource| subscription.includes(&resource.name));
-        subscribed.chain(leaving).cloned().collect()
+        let sets = self.view.layers(kind).iter().flat_map(|set| set.by_name.keys());
+        let names: BTreeSet<_> = sets.filter(|name| subscription.includes(name)).collect();
+        let present = names.into_iter().filter_map(|name| self.view.get(kind, name));
+        present.chain(leaving).cloned().collect()
     }
 
     /// One part of a refused response, as the view has it now.
