@@ -1,0 +1,150 @@
+//! What a workload's sidecar does with connections to its application.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Families, outbound::OWN_PORTS};
+use crate::{
+    diagnostic::{Diagnostic, ObjectRef},
+    mesh::{
+        Host, Key, Labels, Mesh, MeshConfig, PeerPolicy, PeerTls, Protocol, ProxyNode, Service,
+    },
+    watch::snapshot::TargetPort,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboundPlan {
+    pub config: MeshConfig,
+    pub families: Families,
+    pub namespace: Arc<str>,
+    pub workload: Arc<str>,
+    /// Ports of services that select the workload, and those that a policy names.
+    pub ports: BTreeMap<u16, InboundPort>,
+    /// What holds for all other ports.
+    pub other_ports: PeerTls,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboundPort {
+    pub protocol: Protocol,
+    pub tls: PeerTls,
+    /// The service that the port is reached by, for metrics.
+    pub service: Option<(Host, Key)>,
+}
+
+impl InboundPlan {
+    /// Whether a plaintext client may be waiting for the application to speak first.
+    pub fn has_waiting_clients(&self) -> bool {
+        self.ports
+            .values()
+            .any(|p| p.protocol == Protocol::ServerFirst && p.tls == PeerTls::Permissive)
+    }
+}
+
+pub fn inbound(mesh: &Mesh, node: &ProxyNode) -> (InboundPlan, Vec<Diagnostic>) {
+    let mut diagnostics = Vec::new();
+    let namespace = &node.key.namespace;
+    let mut ports = BTreeMap::new();
+    let selecting = mesh.services.values().filter(|s| {
+        s.key.namespace == *namespace && !s.selector.is_empty() && selects(&s.selector, node)
+    });
+    for service in selecting {
+        add_service(mesh, node, service, &mut ports, &mut diagnostics);
+    }
+    let policies = || policies(mesh, namespace, &node.labels);
+    for number in policies().flat_map(|p| p.ports.keys().copied()) {
+        if !OWN_PORTS.contains(&number) {
+            let tls = peer_tls(policies(), Some(number));
+            let port = InboundPort { protocol: Protocol::Detect, tls, service: None };
+            ports.entry(number).or_insert(port);
+        }
+    }
+    let plan = InboundPlan {
+        config: mesh.config.clone(),
+        families: Families::of(&node.addresses),
+        namespace: namespace.clone(),
+        workload: node.workload.clone(),
+        ports,
+        other_ports: peer_tls(policies(), None),
+    };
+    (plan, diagnostics)
+}
+
+fn selects(selector: &Labels, node: &ProxyNode) -> bool {
+    selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+}
+
+/// The ports that `service` adds. Of two services that share a port the first keeps it.
+fn add_service(
+    mesh: &Mesh,
+    node: &ProxyNode,
+    service: &Service,
+    ports: &mut BTreeMap<u16, InboundPort>,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    for (index, port) in service.ports.iter().enumerate() {
+        let number = match &port.target {
+            TargetPort::Number(0) => Some(port.number),
+            TargetPort::Number(number) => Some(*number),
+            TargetPort::Name(name) => {
+                mesh.workloads.get(&node.key).and_then(|w| w.named_ports.get(name)).copied()
+            }
+        };
+        let Some(number) = number.filter(|n| !OWN_PORTS.contains(n)) else { continue };
+        if port.protocol == Protocol::Udp {
+            continue;
+        }
+        if let Some(existing) = ports.get(&number) {
+            if existing.protocol != port.protocol {
+                diagnostics.push(conflict(service, index, number, existing));
+            }
+            continue;
+        }
+        let tls = peer_tls(policies(mesh, &node.key.namespace, &node.labels), Some(number));
+        let service = Some((service.host.clone(), service.key.clone()));
+        ports.insert(number, InboundPort { protocol: port.protocol, tls, service });
+    }
+}
+
+fn conflict(service: &Service, index: usize, number: u16, existing: &InboundPort) -> Diagnostic {
+    let object = ObjectRef {
+        api_version: "v1",
+        kind: "Service",
+        namespace: service.key.namespace.to_string(),
+        name: service.key.name.to_string(),
+        generation: 0,
+    };
+    let other = existing.service.as_ref().map_or_else(String::new, |(_, key)| key.to_string());
+    Diagnostic::warning(
+        &object,
+        format!("spec.ports[{index}]"),
+        "PortConflict",
+        format!(
+            "port {number} of its pods is also that of Service {other}, which declares another \
+             protocol; the protocol of {other} is used. Declare the same protocol in both"
+        ),
+    )
+}
+
+fn policies<'a>(
+    mesh: &'a Mesh,
+    namespace: &str,
+    labels: &Labels,
+) -> impl Iterator<Item = &'a PeerPolicy> {
+    let holds = |p: &&PeerPolicy| {
+        p.namespace.as_deref().is_none_or(|n| n == namespace)
+            && p.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    };
+    let all: Vec<_> = mesh.peer_authentication.iter().map(AsRef::as_ref).filter(holds).collect();
+    all.into_iter()
+}
+
+/// What policies, most specific first, make of a port.
+fn peer_tls<'a>(policies: impl Iterator<Item = &'a PeerPolicy>, port: Option<u16>) -> PeerTls {
+    for policy in policies {
+        let own = port.and_then(|number| policy.ports.get(&number).copied().flatten());
+        if let Some(mode) = own.or(policy.mode) {
+            return mode;
+        }
+    }
+    PeerTls::default()
+}
