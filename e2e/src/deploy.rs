@@ -50,7 +50,7 @@ pub fn gateway_api(cluster: &Cluster, tools: &Tools, steps: &mut Steps) -> Resul
     let folder = tools.folder(Tool::GatewayApi)?.join("experimental");
     let folder = folder.to_string_lossy();
     steps.run("Gateway API kinds", || {
-        cluster.kubectl(&["apply", "--server-side", "-f", &folder]).map(drop)
+        cluster.kubectl(&["apply", "--server-side", "-k", &folder]).map(drop)
     })
 }
 

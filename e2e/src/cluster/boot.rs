@@ -132,7 +132,9 @@ fn boot(cache: &Cache, name: &str, steps: &mut Steps) -> Result<Node> {
     })?;
     steps.run("kubelet, proxy, controllers, DNS: node is ready", || {
         start_rest(&node, &starter)?;
+        // CoreDNS asks once and then waits longer and longer for its rights.
         cluster.apply(&dns::manifests(&node))?;
+        starter.start("coredns", &node.tools.coredns()?, &config::coredns(&node))?;
         wait_alive(&node, "the node", || Ok(is_ready(&cluster)?.then_some(())))?;
         wait_alive(&node, "the default service account", || {
             cluster.kubectl(&["get", "serviceaccount", "default"]).map(Some)
@@ -159,7 +161,6 @@ fn start_rest(node: &Node, starter: &Starter<'_>) -> Result<()> {
     ] {
         starter.start(name, &node.tools.node(name)?, &arguments)?;
     }
-    starter.start("coredns", &node.tools.coredns()?, &config::coredns(node))?;
     let balancer = [
         "loadbalancer".to_owned(),
         format!("--kubectl={}", node.kubectl().display()),

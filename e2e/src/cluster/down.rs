@@ -28,7 +28,8 @@ pub fn down(cache: &Cache, name: &str) -> Result<()> {
     let index = Node::load(cache, name).ok().map(|node| node.index);
     let folders = [cache.run(name), node::runtime(name)];
     cgroup::end_processes(name)?;
-    let sockets = shim_sockets(&folders[1]);
+    let tasks = tasks(&folders[1]);
+    let sockets = shim_sockets(&tasks);
     unmount(&folders)?;
     network::down(name, index);
     cgroup::down(name)?;
@@ -36,7 +37,7 @@ pub fn down(cache: &Cache, name: &str) -> Result<()> {
         fs::remove_file(socket).ok();
     }
     remove_dangling_logs(&folders[0]);
-    remove_cni_results(name);
+    remove_cni_results(name, &tasks);
     for folder in &folders {
         remove_folder(folder)?;
     }
@@ -81,14 +82,17 @@ fn mounts_below(table: &str, folders: &[PathBuf]) -> Vec<PathBuf> {
     mounts
 }
 
-/// Sockets of the containers' shims, which are in a folder that all containerds share.
-fn shim_sockets(runtime: &Path) -> Vec<PathBuf> {
+/// Folders of the containers that ran, each with the name of its container.
+fn tasks(runtime: &Path) -> Vec<PathBuf> {
     let tasks = runtime.join("containerd/io.containerd.runtime.v2.task/k8s.io");
-    fs::read_dir(tasks)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|task| fs::read(task.path().join("bootstrap.json")).ok())
+    fs::read_dir(tasks).into_iter().flatten().flatten().map(|task| task.path()).collect()
+}
+
+/// Sockets of the containers' shims, which are in a folder that all containerds share.
+fn shim_sockets(tasks: &[PathBuf]) -> Vec<PathBuf> {
+    tasks
+        .iter()
+        .filter_map(|task| fs::read(task.join("bootstrap.json")).ok())
         .filter_map(|text| serde_json::from_slice::<Value>(&text).ok())
         .filter_map(|shim| Some(PathBuf::from(shim["address"].as_str()?.strip_prefix("unix://")?)))
         .collect()
@@ -103,11 +107,14 @@ fn remove_dangling_logs(state: &Path) {
     }
 }
 
-/// The same with libcni and the results of its plugins.
-fn remove_cni_results(name: &str) {
-    let prefix = format!("{}-", node::global_name(name));
+/// The same with libcni and the results of its plugins: named by network and container.
+fn remove_cni_results(name: &str, tasks: &[PathBuf]) {
+    let network = format!("{}-", node::global_name(name));
+    let containers: Vec<_> =
+        tasks.iter().filter_map(|task| task.file_name()?.to_str()).collect();
     for entry in fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        if file.starts_with(&network) || containers.iter().any(|id| file.contains(id)) {
             fs::remove_file(entry.path()).ok();
         }
     }

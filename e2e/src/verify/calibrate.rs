@@ -95,7 +95,6 @@ mod tests {
     fn only_a_very_slow_machine_leaves_layers_out() {
         let layers = [Layer::Fmt, Layer::Unit, Layer::Cluster];
         assert_eq!(choose(&layers, 3.9).0, layers);
-        assert_eq!(choose(&layers, 4.0).0, layers);
-        assert_eq!(choose(&layers, 6.0), (vec![Layer::Fmt, Layer::Unit], vec![Layer::Cluster]));
+        assert_eq!(choose(&layers, 4.0), (vec![Layer::Fmt, Layer::Unit], vec![Layer::Cluster]));
     }
 }
