@@ -25,7 +25,7 @@ use serde_json::Value;
 
 pub use self::{
     boot::{Booted, ensure, lock},
-    down::{anything_left, down},
+    down::{anything_left, take_away},
     node::Node,
 };
 use crate::{
@@ -148,11 +148,6 @@ impl Cluster {
     /// Reference of an image that was imported.
     pub fn image(&self, name: &str) -> Option<&str> {
         self.images.get(name).map(String::as_str)
-    }
-
-    /// Whether the cluster is somebody's own.
-    pub fn is_existing(&self) -> bool {
-        self.netns.is_none()
     }
 
     pub fn kubeconfig(&self) -> &Path {

@@ -86,7 +86,7 @@ fn down(cache: &Cache, name: &str) -> Result<()> {
     let mut steps = Steps::new();
     steps.run(
         &format!("cluster {name}: processes, network, mounts, cgroups and files are gone"),
-        || cluster::down(cache, name),
+        || cluster::take_away(cache, name),
     )
 }
 

@@ -14,7 +14,7 @@ use crate::{
 
 pub const SYSTEM: &str = "meshwright-system";
 const CHART: &str = "charts/meshwright";
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// What the demo and the tests ask for: all defaults, and an ingress gateway.
 const INSTALLATION: &str = "\
@@ -133,7 +133,7 @@ pub fn gateway_address(cluster: &Cluster) -> Option<String> {
     let selector = "meshwright.dev/gateway=ingress";
     let services = cluster.kubectl_json(&["get", "services", "-n", SYSTEM, "-l", selector]).ok()?;
     let ingress = &services["items"][0]["status"]["loadBalancer"]["ingress"][0];
-    ingress["ip"].as_str().or(ingress["hostname"].as_str()).map(str::to_owned)
+    ingress["ip"].as_str().or_else(|| ingress["hostname"].as_str()).map(str::to_owned)
 }
 
 fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {

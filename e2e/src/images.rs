@@ -12,8 +12,10 @@ mod layer;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -85,7 +87,7 @@ pub fn save(images: &[Image], file: &Path) -> Result<()> {
 pub fn pause(cache: &Cache, node: &Node) -> Result<()> {
     let image = build::pause(cache, &node.tools)?;
     // containerd's socket is there a moment after its process.
-    crate::cluster::wait_for("containerd", std::time::Duration::from_secs(60), || {
+    crate::cluster::wait_for("containerd", Duration::from_mins(1), || {
         lines(ctr(node).args(["version"])).map(Some)
     })?;
     import(node, &[image]).map(drop)
@@ -101,8 +103,13 @@ pub fn short_hash(digest: &[u8]) -> String {
     hex(digest)[..8].to_owned()
 }
 
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String does not fail.
+        write!(text, "{byte:02x}").ok();
+        text
+    })
 }
 
 fn ctr(node: &Node) -> Command {

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: whatever this run started is taken away before the process ends.
+//! Ctrl-C, SIGTERM and a closed terminal: whatever this run started is taken away before the process ends.
 //!
 //! Every command is started behind a [`gate`]. The first signal closes the gate for good, ends the
 //! commands that run, and calls the clean-ups in reverse order: nothing new can start meanwhile, and
@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 
@@ -35,7 +35,8 @@ thread_local! {
 
 /// Starts the thread that waits for signals.
 pub fn install() -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot watch for signals")?;
+    let mut signals =
+        Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot watch for signals")?;
     thread::spawn(move || {
         let mut signals = signals.forever();
         if signals.next().is_some() {
@@ -119,14 +120,18 @@ fn end_children() {
     process::signal("KILL", &descendants(me));
 }
 
-/// Living processes below `root`.
+/// Living processes below `root` that are in its session. The components of a cluster have sessions
+/// of their own, and their own way to end.
 fn descendants(root: u32) -> Vec<u32> {
+    let session = process::parent_and_session(root).map(|(_, session)| session);
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| process::parent(pid).map(|parent| (pid, parent)))
+        .filter_map(|pid| Some((pid, process::parent_and_session(pid)?)))
+        .filter(|(_, (_, other))| Some(*other) == session)
+        .map(|(pid, (parent, _))| (pid, parent))
         .collect();
     let mut found = vec![root];
     let mut next = 0;

@@ -77,18 +77,21 @@ pub fn signal(name: &str, pids: &[u32]) {
     succeeds(&mut command);
 }
 
-/// Parent of a living process; nothing for one that is gone or only waits to be collected.
-pub fn parent(pid: u32) -> Option<u32> {
+/// A living process's parent and session; nothing for one that only waits to be collected.
+pub fn parent_and_session(pid: u32) -> Option<(u32, u32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before the last bracket may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    (state != "Z" && state != "X").then(|| fields.next()?.parse().ok())?
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let [state, parent, _group, session, ..] = fields[..] else { return None };
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    Some((parent.parse().ok()?, session.parse().ok()?))
 }
 
 /// Whether a process lives.
 pub fn is_alive(pid: u32) -> bool {
-    parent(pid).is_some()
+    parent_and_session(pid).is_some()
 }
 
 fn collect(command: &mut Command, input: Option<&str>) -> Result<Output> {

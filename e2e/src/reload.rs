@@ -14,7 +14,7 @@ use crate::{
     tools::Tools,
 };
 
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A Deployment that is not the mesh's own.
 type Workload = (String, String);

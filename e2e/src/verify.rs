@@ -65,10 +65,14 @@ fn one(
         preflight::check(cache)?;
     }
     match layer {
-        Layer::Fmt => cargo::check(cache, steps, totals, "fmt", &["fmt", "--all", "--check"]),
+        Layer::Fmt => {
+            cargo::check(cache, steps, totals, "fmt", &["fmt", "--all", "--check"]);
+            Ok(())
+        }
         Layer::Clippy => {
             let flags = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-            cargo::check(cache, steps, totals, "clippy", &flags)
+            cargo::check(cache, steps, totals, "clippy", &flags);
+            Ok(())
         }
         Layer::Deny => cargo::deny(cache, steps, totals),
         Layer::Unit => cargo::unit(cache, steps, totals),

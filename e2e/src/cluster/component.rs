@@ -4,6 +4,8 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -60,8 +62,13 @@ impl<'a> Starter<'a> {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let child = process::spawn(&mut command).with_context(|| format!("cannot start {name}"))?;
-        fs::write(pid_file(node, name), child.id().to_string())?;
+        let pid =
+            process::spawn(&mut command).with_context(|| format!("cannot start {name}"))?.id();
+        fs::write(pid_file(node, name), pid.to_string())?;
+        // Until it has joined the cgroup, it would be taken for a stranger.
+        while process::is_alive(pid) && !cgroup::holds(&node.name, pid) {
+            thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 }

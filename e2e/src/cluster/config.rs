@@ -228,7 +228,7 @@ serializeImagePulls: false
 /// conntrack limits are the machine's and stay as they are.
 fn proxy(node: &Node) -> String {
     format!(
-        r#"apiVersion: kubeproxy.config.k8s.io/v1alpha1
+        r"apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
 clusterCIDR: {POD_RANGE}
@@ -237,7 +237,7 @@ hostnameOverride: {NODE_NAME}
 oomScoreAdj: 0
 conntrack: {{maxPerCore: 0, min: 0}}
 nftables: {{minSyncPeriod: 100ms, syncPeriod: 30s}}
-"#,
+",
         config(node, "proxy")
     )
 }

@@ -13,7 +13,7 @@ use super::{
     cgroup, kernel, network,
     node::{self, Node},
 };
-use crate::{cache::Cache, process, steps, tools::remove_folder};
+use crate::{cache::Cache, interrupt, process, steps, tools::remove_folder};
 
 /// Whether anything of a cluster is on this machine.
 pub fn anything_left(cache: &Cache, name: &str) -> bool {
@@ -43,6 +43,13 @@ pub fn down(cache: &Cache, name: &str) -> Result<()> {
     }
     kernel::restore();
     Ok(())
+}
+
+/// [`down`] for a person who asked for it: an interrupt does not leave half of it.
+pub fn take_away(cache: &Cache, name: &str) -> Result<()> {
+    let undo = (cache.clone(), name.to_owned());
+    let _undo = interrupt::on_interrupt(move || end(&undo.0, &undo.1));
+    down(cache, name)
 }
 
 /// [`down`] where nobody is left to return an error to.
@@ -110,8 +117,7 @@ fn remove_dangling_logs(state: &Path) {
 /// The same with libcni and the results of its plugins: named by network and container.
 fn remove_cni_results(name: &str, tasks: &[PathBuf]) {
     let network = format!("{}-", node::global_name(name));
-    let containers: Vec<_> =
-        tasks.iter().filter_map(|task| task.file_name()?.to_str()).collect();
+    let containers: Vec<_> = tasks.iter().filter_map(|task| task.file_name()?.to_str()).collect();
     for entry in fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
         let file = entry.file_name().to_string_lossy().into_owned();
         if file.starts_with(&network) || containers.iter().any(|id| file.contains(id)) {

@@ -85,7 +85,7 @@ impl Addresses {
         if event["type"] == "DELETED" || service["spec"]["type"] != "LoadBalancer" {
             self.given.remove(&key);
             let stale = event["type"] != "DELETED" && current(service).is_some();
-            return stale.then(|| json!(null));
+            return stale.then_some(Value::Null);
         }
         let address = self.address(key, service["spec"]["loadBalancerIP"].as_str())?;
         (current(service) != Some(&address)).then(|| json!([{"ip": address, "ipMode": "VIP"}]))

@@ -1,6 +1,7 @@
 //! Certificates and tokens of a throwaway cluster: made new for each, valid for a month.
 
 use std::{
+    fmt::Write,
     fs::{self, File, Permissions},
     io::Read,
     os::unix::fs::PermissionsExt,
@@ -10,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::node::{API_SERVICE, NODE_NAME, Node};
-use crate::process;
+use crate::{images, process};
 
 /// A component's name, its Kubernetes user and groups.
 const USERS: [(&str, &str, &str); 6] = [
@@ -80,7 +81,7 @@ fn tokens(node: &Node) -> Result<()> {
     let mut table = String::new();
     for (component, user, groups) in USERS {
         let token = random_token()?;
-        table.push_str(&format!("{token},{user},{component},\"{groups}\"\n"));
+        writeln!(table, "{token},{user},{component},\"{groups}\"")?;
         let file = node.kubeconfig(component);
         fs::write(&file, kubeconfig(node, &token))?;
         fs::set_permissions(&file, Permissions::from_mode(0o600))?;
@@ -96,7 +97,7 @@ fn random_token() -> Result<String> {
     File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
         .context("cannot read /dev/urandom")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(images::hex(&bytes))
 }
 
 fn kubeconfig(node: &Node, token: &str) -> String {

@@ -13,13 +13,9 @@ use crate::process;
 
 /// Libraries and the loader of programs, as `ldd` finds them.
 pub fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
-    let mut found = BTreeSet::new();
-    for program in programs {
-        let text = process::output(Command::new("ldd").arg(program))
-            .with_context(|| format!("cannot list the libraries of {}", program.display()))?;
-        found.extend(parse(&text).with_context(|| format!("of {}", program.display()))?);
-    }
-    Ok(found)
+    let text = process::output(Command::new("ldd").args(programs))
+        .context("cannot list the libraries of what goes into images")?;
+    Ok(parse(&text)?.into_iter().collect())
 }
 
 fn parse(text: &str) -> Result<Vec<PathBuf>> {
@@ -28,9 +24,10 @@ fn parse(text: &str) -> Result<Vec<PathBuf>> {
         if line.contains("not found") {
             bail!("a library is missing: {}", line.trim());
         }
+        // Several programs are told apart by a line each, with a colon. The others read
         // "name => /path (0x…)", or "/path (0x…)" for the loader; the kernel's own has no path.
         let path = line.split("=>").last().unwrap_or_default().trim().split(" (").next();
-        if let Some(path) = path.filter(|path| path.starts_with('/')) {
+        if let Some(path) = path.filter(|path| path.starts_with('/') && !path.ends_with(':')) {
             found.push(PathBuf::from(path));
         }
     }
@@ -62,7 +59,7 @@ mod tests {
 
     #[test]
     fn ldd_is_understood() {
-        let text = "\tlinux-vdso.so.1 (0x00007ffe)\n\
+        let text = "/usr/bin/program:\n\tlinux-vdso.so.1 (0x00007ffe)\n\
                     \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
                     \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
         let paths = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"];

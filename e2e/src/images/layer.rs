@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     fs::{self, File},
     io::{BufWriter, Read, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -88,11 +89,11 @@ impl Files {
     fn key(&self) -> Result<String> {
         let mut text = String::new();
         for (path, entry) in &self.0 {
-            text.push_str(&format!("{path} {entry:?}"));
+            write!(text, "{path} {entry:?}")?;
             if let Entry::File(source) | Entry::Program(source) = entry {
                 let metadata = metadata(source)?;
                 let (time, nanos) = (metadata.mtime(), metadata.mtime_nsec());
-                text.push_str(&format!(" {} {time}.{nanos}", metadata.len()));
+                write!(text, " {} {time}.{nanos}", metadata.len())?;
             }
             text.push('\n');
         }
@@ -189,7 +190,7 @@ fn blob(folder: &Path, digest: &str) -> PathBuf {
 
 /// Layers of binaries that were built long ago only take room.
 fn forget_old(folder: &Path) -> Result<()> {
-    const AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+    const AGE: Duration = Duration::from_hours(7 * 24);
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let metadata = entry.metadata()?;

@@ -16,7 +16,7 @@ use crate::{args::Layer, steps::Steps};
 const REFERENCE: Duration = Duration::from_millis(1500);
 /// Below this, slowness is noise.
 const TOLERATED: f64 = 4.0;
-const LIMIT: Duration = Duration::from_secs(80 * 60);
+const LIMIT: Duration = Duration::from_mins(80);
 
 /// The layers that fit; the others are named.
 pub fn fitting(layers: &[Layer], steps: &mut Steps, totals: &mut Totals) -> Result<Vec<Layer>> {

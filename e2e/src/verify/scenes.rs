@@ -40,7 +40,7 @@ pub fn run(args: &VerifyArgs, cache: &Cache, steps: &mut Steps, totals: &mut Tot
             booted.node.kubectl().display()
         ));
     } else {
-        steps.run("the cluster is taken away", || cluster::down(cache, NAME))?;
+        steps.run("the cluster is taken away", || cluster::take_away(cache, NAME))?;
     }
     installed.map(drop)
 }
