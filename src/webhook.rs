@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod inject;
+pub mod metrics;
 pub mod review;
 pub mod server;
 pub mod validate;

@@ -61,7 +61,8 @@ pub struct Outcome {
 pub fn inject(pod: &Value, namespace: &Namespace, config: &InjectConfig) -> Result<Outcome, Error> {
     let typed: Pod = serde::Deserialize::deserialize(pod).map_err(Error::NotAPod)?;
     let decision = decide(&typed, namespace, config);
-    let mut outcome = Outcome { decision, pod: pod.clone(), warnings: decide::warnings(&typed, config) };
+    let mut outcome =
+        Outcome { decision, pod: pod.clone(), warnings: decide::warnings(&typed, config) };
     if matches!(outcome.decision, Decision::Inject(_)) {
         let injected = patch::injected(pod, &typed, namespace, config)?;
         outcome.pod = injected.pod;

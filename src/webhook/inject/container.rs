@@ -10,10 +10,7 @@ use k8s_openapi::{
         ObjectFieldSelector, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
         SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
     },
-    apimachinery::pkg::{
-        api::resource::Quantity,
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
 use super::decide::PROXY_UID;
@@ -105,7 +102,6 @@ enum Startup {
     /// A hook in the container that returns as soon as the agent is ready: no polling by the kubelet.
     PostStartHook,
     /// A probe by the kubelet, once a second at best.
-    #[expect(dead_code, reason = "the alternative that measurements compare with the hook")]
     StartupProbe,
 }
 

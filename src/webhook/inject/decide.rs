@@ -111,7 +111,8 @@ pub fn warnings(pod: &Pod, config: &InjectConfig) -> Vec<String> {
             && value != "true"
             && value != "false"
         {
-            warnings.push(format!("label {key} must be \"true\" or \"false\"; {value:?} is ignored"));
+            warnings
+                .push(format!("label {key} must be \"true\" or \"false\"; {value:?} is ignored"));
         }
     }
     let runs_as_proxy = |container: &&Container| {
@@ -156,9 +157,10 @@ fn exempt(pod: &Pod, namespace: &Namespace, config: &InjectConfig) -> Option<Rea
 
 fn has_foreign_proxy(spec: &PodSpec) -> bool {
     let init = spec.init_containers.iter().flatten();
-    spec.containers.iter().chain(init).any(|container| {
-        container.name == "istio-proxy" || container.name == "linkerd-proxy"
-    })
+    spec.containers
+        .iter()
+        .chain(init)
+        .any(|container| container.name == "istio-proxy" || container.name == "linkerd-proxy")
 }
 
 fn injected_revision(status: &str) -> String {
@@ -174,7 +176,11 @@ fn switches(config: &InjectConfig) -> &'static [&'static str] {
 }
 
 /// Which revision is asked for and by whom, or why none is.
-fn asked(pod: &Pod, namespace: &Namespace, config: &InjectConfig) -> Result<(String, Reason), Reason> {
+fn asked(
+    pod: &Pod,
+    namespace: &Namespace,
+    config: &InjectConfig,
+) -> Result<(String, Reason), Reason> {
     let empty = BTreeMap::new();
     let on_pod = pod.metadata.labels.as_ref().unwrap_or(&empty);
     let annotations = pod.metadata.annotations.as_ref().unwrap_or(&empty);
@@ -216,7 +222,10 @@ fn namespace_policy(
     }
 }
 
-fn pod_policy(on_pod: &BTreeMap<String, String>, config: &InjectConfig) -> Option<(String, Reason)> {
+fn pod_policy(
+    on_pod: &BTreeMap<String, String>,
+    config: &InjectConfig,
+) -> Option<(String, Reason)> {
     let mut brands = vec![(labels::REVISION, labels::INJECT)];
     if config.istio_labels {
         brands.push((labels::ISTIO_REVISION, labels::ISTIO_INJECT));
@@ -248,7 +257,11 @@ mod tests {
         }
     }
 
-    fn run(namespace: &[(&str, &str)], pod: &[(&str, &str)], config: &InjectConfig) -> &'static str {
+    fn run(
+        namespace: &[(&str, &str)],
+        pod: &[(&str, &str)],
+        config: &InjectConfig,
+    ) -> &'static str {
         let namespace = Namespace { name: "shop".to_owned(), labels: map(namespace) };
         let mut typed = Pod { spec: Some(PodSpec::default()), ..Pod::default() };
         typed.metadata.labels = Some(map(pod));
@@ -270,20 +283,47 @@ mod tests {
             (&[("istio-injection", "enabled")], &[], "NamespaceEnabled"),
             (&[("istio.io/rev", "default")], &[], "NamespaceRevision"),
             (&[("istio.io/rev", "canary")], &[], "skip OtherRevision"),
-            (&[("istio-injection", "enabled"), ("istio.io/rev", "canary")], &[], "NamespaceEnabled"),
-            (&[("meshwright.dev/injection", "enabled"), ("meshwright.dev/revision", "canary")], &[], "skip OtherRevision"),
-            (&[("meshwright.dev/injection", "enabled"), ("istio-injection", "disabled")], &[], "NamespaceEnabled"),
-            (&[("meshwright.dev/injection", "disabled")], &[("meshwright.dev/inject", "true")], "skip NamespaceOptedOut"),
-            (&[("meshwright.dev/injection", "enabled")], &[("sidecar.istio.io/inject", "false")], "skip PodOptedOut"),
+            (
+                &[("istio-injection", "enabled"), ("istio.io/rev", "canary")],
+                &[],
+                "NamespaceEnabled",
+            ),
+            (
+                &[("meshwright.dev/injection", "enabled"), ("meshwright.dev/revision", "canary")],
+                &[],
+                "skip OtherRevision",
+            ),
+            (
+                &[("meshwright.dev/injection", "enabled"), ("istio-injection", "disabled")],
+                &[],
+                "NamespaceEnabled",
+            ),
+            (
+                &[("meshwright.dev/injection", "disabled")],
+                &[("meshwright.dev/inject", "true")],
+                "skip NamespaceOptedOut",
+            ),
+            (
+                &[("meshwright.dev/injection", "enabled")],
+                &[("sidecar.istio.io/inject", "false")],
+                "skip PodOptedOut",
+            ),
             (&[], &[("meshwright.dev/inject", "true")], "PodEnabled"),
             (&[], &[("sidecar.istio.io/inject", "true")], "PodEnabled"),
             (&[], &[("istio.io/rev", "canary")], "skip OtherRevision"),
-            (&[("istio-injection", "disabled")], &[("sidecar.istio.io/inject", "true")], "skip NamespaceOptedOut"),
+            (
+                &[("istio-injection", "disabled")],
+                &[("sidecar.istio.io/inject", "true")],
+                "skip NamespaceOptedOut",
+            ),
         ];
         for (namespace, pod, expected) in cases {
             assert_eq!(run(namespace, pod, &default), *expected, "{namespace:?} {pod:?}");
         }
-        assert_eq!(run(&[("istio.io/rev", "canary")], &[], &config("canary", true)), "NamespaceRevision");
+        assert_eq!(
+            run(&[("istio.io/rev", "canary")], &[], &config("canary", true)),
+            "NamespaceRevision"
+        );
         assert_eq!(run(&[("istio-injection", "enabled")], &[], &config("default", false)), "skip");
     }
 

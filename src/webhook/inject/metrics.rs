@@ -12,7 +12,10 @@ const MERGED_PATH: &str = "/stats/prometheus";
 
 /// Rewrites the annotations. What comes back is where the application's metrics are, for the agent;
 /// `before` is what an earlier injection found.
-pub(super) fn merge(annotations: &mut Map<String, Value>, before: Option<String>) -> Option<String> {
+pub(super) fn merge(
+    annotations: &mut Map<String, Value>,
+    before: Option<String>,
+) -> Option<String> {
     let text = |annotations: &Map<String, Value>, key: &str| {
         annotations.get(key).and_then(Value::as_str).map(str::to_owned)
     };
@@ -22,7 +25,8 @@ pub(super) fn merge(annotations: &mut Map<String, Value>, before: Option<String>
     }
     let port = text(annotations, PORT);
     let path = text(annotations, PATH);
-    let merged = port.as_deref() == Some(&AGENT_PORT.to_string()) && path.as_deref() == Some(MERGED_PATH);
+    let merged =
+        port.as_deref() == Some(&AGENT_PORT.to_string()) && path.as_deref() == Some(MERGED_PATH);
     let application = if merged {
         before
     } else if scrape.as_deref() == Some("true") {

@@ -4,11 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Name of the Deployment, StatefulSet, Job, … that owns a pod, or of the pod itself.
 pub fn workload_name(pod: &ObjectMeta) -> String {
-    let owner = pod
-        .owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.controller == Some(true));
+    let owner = pod.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
     let Some(owner) = owner else {
         let name = pod.name.as_deref().or(pod.generate_name.as_deref()).unwrap_or_default();
         return name.trim_end_matches('-').to_owned();
