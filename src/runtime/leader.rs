@@ -72,11 +72,7 @@ pub enum Decision {
 }
 
 /// Decides from the lease's holder and how long the lease has been seen unchanged.
-pub fn decide(
-    lease: Option<&LeaseSpec>,
-    identity: &str,
-    unchanged_for: Duration,
-) -> Decision {
+pub fn decide(lease: Option<&LeaseSpec>, identity: &str, unchanged_for: Duration) -> Decision {
     let Some(spec) = lease else { return Decision::Acquire };
     match spec.holder_identity.as_deref() {
         None | Some("") => Decision::Acquire,

@@ -165,7 +165,7 @@ async fn http<S>(
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        _ = stopped.wait_for(|stop| *stop) => {
+        () = async { drop(stopped.wait_for(|stop| *stop).await) } => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
@@ -196,11 +196,14 @@ mod tests {
         (config, cert.der().clone())
     }
 
-    async fn ask(address: SocketAddr, name: &'static str, root: &CertificateDer<'static>) -> String {
+    async fn ask(
+        address: SocketAddr,
+        name: &'static str,
+        root: &CertificateDer<'static>,
+    ) -> String {
         let mut roots = RootCertStore::empty();
         roots.add(root.clone()).unwrap();
-        let config =
-            ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         let stream = TcpStream::connect(address).await.unwrap();
         let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config))
             .connect(name.try_into().unwrap(), stream)
