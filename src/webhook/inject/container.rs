@@ -28,6 +28,8 @@ pub const APP_METRICS_ENV: &str = "MESHWRIGHT_APP_METRICS";
 pub const AGENT_PORT: i32 = 15020;
 /// Where the agent says whether the proxy is ready.
 pub const HEALTH_PORT: i32 = 15021;
+/// Where the agent serves the proxy's metrics with the application's.
+pub const MERGED_METRICS_PATH: &str = "/stats/prometheus";
 const METRICS_PORT: i32 = 15090;
 /// ConfigMap with the roots that the control plane's certificate is checked against.
 pub const ROOT_CONFIG_MAP: &str = "meshwright-ca-root-cert";
@@ -124,9 +126,14 @@ pub fn resources(resources: &Resources) -> ResourceRequirements {
 }
 
 fn default_resources() -> ResourceRequirements {
+    requests("20m", "64Mi")
+}
+
+/// Requests without limits: a limit on CPU throttles, one on memory kills.
+pub fn requests(cpu: &str, memory: &str) -> ResourceRequirements {
     let quantity = |name: &str, amount: &str| (name.to_owned(), Quantity(amount.to_owned()));
     ResourceRequirements {
-        requests: Some([quantity("cpu", "20m"), quantity("memory", "64Mi")].into()),
+        requests: Some([quantity("cpu", cpu), quantity("memory", memory)].into()),
         ..ResourceRequirements::default()
     }
 }
@@ -337,4 +344,14 @@ fn from_field(name: &str, path: &str) -> EnvVar {
             ..EnvVarSource::default()
         }),
     }
+}
+
+/// Annotations that lead Prometheus to the agent's merged metrics.
+pub fn scrape_annotations() -> [(String, String); 3] {
+    [
+        ("prometheus.io/scrape", "true".to_owned()),
+        ("prometheus.io/port", AGENT_PORT.to_string()),
+        ("prometheus.io/path", MERGED_METRICS_PATH.to_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
 }

@@ -3,12 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::container::AGENT_PORT;
+use super::container::{AGENT_PORT, MERGED_METRICS_PATH as MERGED_PATH};
 
 const SCRAPE: &str = "prometheus.io/scrape";
 const PORT: &str = "prometheus.io/port";
 const PATH: &str = "prometheus.io/path";
-const MERGED_PATH: &str = "/stats/prometheus";
 
 /// Rewrites the annotations. What comes back is where the application's metrics are, for the agent;
 /// `before` is what an earlier injection found.
