@@ -1,11 +1,70 @@
-//! Reconciles MeshInstallations.
+//! The operator: reconciles MeshInstallations and Gateways of the Gateway API (on the leader), and
+//! serves the admission webhooks (on every replica).
+
+pub mod apply;
+pub mod conditions;
+pub mod context;
+mod fleet;
+pub mod gateway_api;
+pub mod gateway_workload;
+pub mod installation;
+pub mod objects;
+pub mod platform;
+mod role;
+mod webhooks;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+pub use role::run;
 
 /// Command-line arguments of the role.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Kubeconfig of the cluster to manage; without it the cluster that the operator runs in
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the operator and the control planes
+    #[arg(long, env = "POD_NAMESPACE", default_value = "meshwright-system")]
+    pub namespace: String,
+    /// Where the webhooks listen
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15017")]
+    pub webhook_address: SocketAddr,
+    /// Where the API server reaches the webhooks of an operator outside the cluster:
+    /// https://HOST:PORT
+    #[arg(long, value_name = "URL", value_parser = webhook_url)]
+    pub webhook_url: Option<String>,
+    /// Where metrics and health checks are served
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15014")]
+    pub admin_address: SocketAddr,
+    /// Registry (and path) of the images meshwright and meshwright-proxy
+    #[arg(long, env = "IMAGE_REGISTRY", default_value = "meshwright.dev")]
+    pub image_registry: String,
+    /// Tag of the images, where an installation names no version
+    #[arg(long, env = "IMAGE_TAG", default_value = env!("CARGO_PKG_VERSION"))]
+    pub image_tag: String,
+    /// Pull policy of the images
+    #[arg(
+        long,
+        env = "IMAGE_PULL_POLICY",
+        default_value = "IfNotPresent",
+        value_parser = ["Always", "IfNotPresent", "Never"]
+    )]
+    pub image_pull_policy: String,
+    /// Act without asking whether another operator runs
+    #[arg(long)]
+    pub no_leader_election: bool,
+}
 
-/// Runs the role until it is told to stop.
-pub fn run(args: Args) -> anyhow::Result<()> {
-    drop(args);
-    anyhow::bail!("not built yet")
+/// The port of a gateway's pods behind a port of its Service: pods cannot bind those below 1024.
+/// The control plane opens its listeners by the same rule.
+pub fn gateway_target_port(port: u16) -> u16 {
+    if port < 1024 { port + 8000 } else { port }
+}
+
+fn webhook_url(url: &str) -> Result<String, String> {
+    let uri: http::Uri = url.parse().map_err(|error| format!("{error}"))?;
+    if uri.scheme_str() != Some("https") || uri.host().is_none() {
+        return Err("the API server calls webhooks by https://HOST:PORT only".to_owned());
+    }
+    Ok(url.trim_end_matches('/').to_owned())
 }

@@ -1,6 +1,7 @@
 //! `meshwright.dev`: our own kinds.
 
 mod defaults;
+pub mod labels;
 pub mod status;
 
 use std::{collections::BTreeMap, time::Duration};

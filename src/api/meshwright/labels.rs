@@ -1,0 +1,28 @@
+//! Labels and annotations that Meshwright reads and writes, ours and those of Istio that mean the same.
+
+/// On a namespace: `enabled` or `disabled`.
+pub const INJECTION: &str = "meshwright.dev/injection";
+/// On a namespace or a pod: the revision that it asks for; on an injected pod: the one that it got.
+pub const REVISION: &str = "meshwright.dev/revision";
+/// On a pod: `"true"` or `"false"`.
+pub const INJECT: &str = "meshwright.dev/inject";
+/// Annotation of an injected pod: what was added, as JSON.
+pub const STATUS: &str = "meshwright.dev/status";
+/// On a gateway's pods: its name.
+pub const GATEWAY: &str = "meshwright.dev/gateway";
+/// On whatever the operator made: the MeshInstallation that it was made for.
+pub const INSTALLATION: &str = "meshwright.dev/installation";
+/// On whatever the operator made, with [`MANAGER`] as its value.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The operator, as a label's value and as field manager.
+pub const MANAGER: &str = "meshwright-operator";
+
+/// Istio's [`INJECTION`].
+pub const ISTIO_INJECTION: &str = "istio-injection";
+/// Istio's [`REVISION`].
+pub const ISTIO_REVISION: &str = "istio.io/rev";
+/// Istio's [`INJECT`].
+pub const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
+
+/// The revision of those that ask for none.
+pub const DEFAULT_REVISION: &str = "default";

@@ -1,0 +1,50 @@
+//! What the operator makes, as a value: prepared by pure builders, applied in one place.
+
+use std::marker::PhantomData;
+
+use k8s_openapi::api::{
+    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+    apps::v1::Deployment,
+    core::v1::{Service, ServiceAccount},
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+};
+
+/// Built, not in the cluster yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Prepared;
+
+/// As the API server returned them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Applied;
+
+/// Objects of one owner. Status is computed from `Objects<Applied>` only.
+#[derive(Clone, Debug)]
+pub struct Objects<State> {
+    pub service_accounts: Vec<ServiceAccount>,
+    pub cluster_roles: Vec<ClusterRole>,
+    pub cluster_role_bindings: Vec<ClusterRoleBinding>,
+    pub roles: Vec<Role>,
+    pub role_bindings: Vec<RoleBinding>,
+    pub services: Vec<Service>,
+    pub deployments: Vec<Deployment>,
+    pub mutating_webhooks: Vec<MutatingWebhookConfiguration>,
+    pub validating_webhooks: Vec<ValidatingWebhookConfiguration>,
+    pub state: PhantomData<State>,
+}
+
+impl<State> Default for Objects<State> {
+    fn default() -> Self {
+        Self {
+            service_accounts: Vec::new(),
+            cluster_roles: Vec::new(),
+            cluster_role_bindings: Vec::new(),
+            roles: Vec::new(),
+            role_bindings: Vec::new(),
+            services: Vec::new(),
+            deployments: Vec::new(),
+            mutating_webhooks: Vec::new(),
+            validating_webhooks: Vec::new(),
+            state: PhantomData,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Wires the operator's parts together and runs them.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::{
+    admissionregistration::v1::MutatingWebhookConfiguration,
+    apps::v1::Deployment,
+    core::v1::{Service, ServiceAccount},
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+};
+use kube::{
+    Api, Client,
+    core::DeserializeGuard,
+    runtime::{
+        Controller, controller,
+        events::{Recorder, Reporter},
+        watcher,
+    },
+};
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+use super::{
+    Args,
+    context::{Backoff, Context, changes},
+    fleet, gateway_api,
+    installation::{error_policy, reconcile},
+    platform::{OPERATOR, Platform, WebhookEndpoint},
+    webhooks,
+};
+use crate::{
+    api::meshwright::{
+        MeshInstallation,
+        labels::{MANAGED_BY, MANAGER},
+    },
+    runtime::{
+        admin, kube_client,
+        leader::{self, LeaderElection},
+        logs, shutdown, tls,
+    },
+    webhook::{
+        certificate::keeper::Keeper,
+        metrics::Metrics,
+        server::{self, Webhooks},
+    },
+};
+
+/// Runs the operator until it is told to stop.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    logs::init();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start threads")?
+        .block_on(operate(args))
+}
+
+async fn operate(args: Args) -> anyhow::Result<()> {
+    let client = kube_client(args.kubeconfig.as_deref()).await?;
+    let platform = platform(&args);
+    let mut tasks = JoinSet::new();
+    let stop = shutdown::signal().boxed().shared();
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let (ready, readiness) = watch::channel(false);
+    tasks.spawn(admin::serve(args.admin_address, Arc::new(registry), readiness));
+
+    let keeper = Keeper::start(client.clone(), &args.namespace, webhook_names(&platform)).await?;
+    let (tls, webhook_ca) = (keeper.tls(), keeper.trusted());
+    tasks.spawn(keeper.run().map(Ok));
+
+    let installations = Arc::new(ArcSwap::default());
+    let (changed_sender, changed) = watch::channel(());
+    let namespaces = webhooks::Mirror::start(
+        client.clone(),
+        platform.clone(),
+        installations.clone(),
+        changed_sender,
+        &mut tasks,
+    )
+    .await?;
+    let routes =
+        server::router(Webhooks { installations: installations.clone(), namespaces, metrics });
+    let listener = TcpListener::bind(args.webhook_address)
+        .await
+        .with_context(|| format!("cannot listen on {} for webhooks", args.webhook_address))?;
+    let serving = tokio::spawn(tls::serve(listener, tls, routes, stop.clone()));
+    tasks.spawn(
+        webhooks::register_validator(client.clone(), platform.clone(), webhook_ca.clone()).map(Ok),
+    );
+
+    let election = election(&client, &args);
+    let leading = election.as_ref().map_or_else(leader::always, LeaderElection::subscribe);
+    let (counts, fleet) = watch::channel(std::collections::BTreeMap::new());
+    let context = Arc::new(Context {
+        client: client.clone(),
+        recorder: Recorder::new(client.clone(), Reporter::from(MANAGER)),
+        platform,
+        backoff: Backoff::default(),
+        installations,
+        changed,
+        fleet,
+        webhook_ca,
+    });
+    tasks.spawn(lead(context, leading, counts).map(Ok));
+    ready.send_replace(true);
+    tracing::info!(webhooks = %args.webhook_address, "the operator runs");
+
+    let outcome = tokio::select! {
+        () = stop.clone() => Ok(()),
+        // None of the tasks ends by itself unless it failed.
+        Some(ended) = tasks.join_next() => ended.context("a part of the operator panicked")?,
+    };
+    ready.send_replace(false);
+    if let Some(election) = election {
+        election.release().await;
+    }
+    tasks.shutdown().await;
+    if outcome.is_ok() {
+        drop(serving.await);
+    }
+    outcome
+}
+
+fn platform(args: &Args) -> Platform {
+    Platform {
+        namespace: args.namespace.clone(),
+        image_registry: args.image_registry.trim_end_matches('/').to_owned(),
+        image_tag: args.image_tag.clone(),
+        image_pull_policy: args.image_pull_policy.clone(),
+        webhook: args.webhook_url.clone().map_or(WebhookEndpoint::Service, WebhookEndpoint::Url),
+    }
+}
+
+/// What the webhooks' certificate must be for.
+fn webhook_names(platform: &Platform) -> BTreeSet<String> {
+    let host = match &platform.webhook {
+        WebhookEndpoint::Service => format!("{OPERATOR}.{}.svc", platform.namespace),
+        WebhookEndpoint::Url(url) => {
+            let uri = url.parse::<http::Uri>().unwrap_or_default();
+            uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned()
+        }
+    };
+    [host].into()
+}
+
+fn election(client: &Client, args: &Args) -> Option<LeaderElection> {
+    if args.no_leader_election {
+        return None;
+    }
+    let identity =
+        std::env::var("POD_NAME").unwrap_or_else(|_| format!("{OPERATOR}-{}", std::process::id()));
+    Some(LeaderElection::start(client.clone(), &args.namespace, OPERATOR, &identity))
+}
+
+/// Runs the controllers whenever this replica leads.
+async fn lead(
+    context: Arc<Context>,
+    mut leading: watch::Receiver<bool>,
+    counts: watch::Sender<std::collections::BTreeMap<String, crate::api::meshwright::ProxyCount>>,
+) {
+    loop {
+        if leading.wait_for(|leads| *leads).await.is_err() {
+            return std::future::pending().await;
+        }
+        tracing::info!("leading: the controllers start");
+        let over = || {
+            let mut leading = leading.clone();
+            async move {
+                // Nobody is left to take the lead away.
+                if leading.wait_for(|leads| !*leads).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            ((), ()) = futures::future::join(
+                installations(context.clone(), over()),
+                gateway_api::run(context.clone(), over()),
+            ) => {}
+            () = fleet::follow(context.client.clone(), &counts) => {}
+        }
+        // A controller that ends for another reason starts again, but not in a busy loop.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn installations(
+    context: Arc<Context>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let client = context.client.clone();
+    let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+    let api = Api::<DeserializeGuard<MeshInstallation>>::all(client.clone());
+    let fleet = changes(context.fleet.clone());
+    let webhook_ca = changes(context.webhook_ca.clone());
+    // An installation that another one was in the way of can go on when that one is gone.
+    let others = changes(context.changed.clone());
+    Controller::new(api, watcher::Config::default())
+        .with_config(controller::Config::default().debounce(Duration::from_millis(100)))
+        .owns(Api::<Deployment>::all(client.clone()), ours())
+        .owns(Api::<Service>::all(client.clone()), ours())
+        .owns(Api::<ServiceAccount>::all(client.clone()), ours())
+        .owns(Api::<Role>::all(client.clone()), ours())
+        .owns(Api::<RoleBinding>::all(client.clone()), ours())
+        .owns(Api::<ClusterRole>::all(client.clone()), ours())
+        .owns(Api::<ClusterRoleBinding>::all(client.clone()), ours())
+        .watches(
+            Api::<MutatingWebhookConfiguration>::all(client.clone()),
+            ours(),
+            webhooks::installation_of,
+        )
+        .reconcile_all_on(fleet)
+        .reconcile_all_on(webhook_ca)
+        .reconcile_all_on(others)
+        .graceful_shutdown_on(stop)
+        .run(reconcile, error_policy, context)
+        .for_each(|outcome| async move {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "installation not reconciled");
+            }
+        })
+        .await;
+}

@@ -1,0 +1,72 @@
+//! Injection of the proxy into a pod: whether ([`decide`]), and what it becomes ([`patch`]).
+
+pub mod container;
+pub mod decide;
+mod metrics;
+mod overlay;
+pub mod patch;
+mod probes;
+mod workload;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+
+pub use container::ProxySettings;
+pub use decide::{Decision, Reason, decide};
+pub use workload::workload_name;
+
+/// What injection depends on beside the pod and its namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InjectConfig {
+    /// The revision whose webhook was asked.
+    pub revision: String,
+    /// Where the mesh itself runs: never injected.
+    pub system_namespace: String,
+    /// Whether Istio's labels mean what ours mean.
+    pub istio_labels: bool,
+    pub proxy: ProxySettings,
+}
+
+/// The namespace of a pod, as far as injection looks at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Why a pod could not be injected although it asked for it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("this is not a pod that Meshwright can read: {0}")]
+    NotAPod(#[source] serde_json::Error),
+    #[error("the pod has no spec")]
+    NoSpec,
+    #[error("the proxy's containers cannot be written as JSON: {0}")]
+    Encode(#[source] serde_json::Error),
+}
+
+/// What became of one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    pub decision: Decision,
+    /// The pod as it should be; equal to the one given where nothing is to be done.
+    pub pod: Value,
+    /// For the person who applied it.
+    pub warnings: Vec<String>,
+}
+
+/// Decides about a pod and injects it if it asks for it.
+pub fn inject(pod: &Value, namespace: &Namespace, config: &InjectConfig) -> Result<Outcome, Error> {
+    let typed: Pod = serde::Deserialize::deserialize(pod).map_err(Error::NotAPod)?;
+    let decision = decide(&typed, namespace, config);
+    let mut outcome =
+        Outcome { decision, pod: pod.clone(), warnings: decide::warnings(&typed, config) };
+    if matches!(outcome.decision, Decision::Inject(_)) {
+        let injected = patch::injected(pod, &typed, namespace, config)?;
+        outcome.pod = injected.pod;
+        outcome.warnings.extend(injected.warnings);
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,61 @@
+//! What the webhooks count.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
+};
+
+use super::inject::Decision;
+
+/// Cheap to clone: all clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    injections: Family<Injection, Counter>,
+    validations: Family<Validation, Counter>,
+    seconds: Histogram,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Injection {
+    verdict: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Validation {
+    kind: String,
+    allowed: &'static str,
+}
+
+impl Metrics {
+    pub fn register(registry: &mut Registry) -> Self {
+        let buckets = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
+        let metrics = Self {
+            injections: Family::default(),
+            validations: Family::default(),
+            seconds: Histogram::new(buckets),
+        };
+        let webhook = registry.sub_registry_with_prefix("meshwright_webhook");
+        webhook.register("injections", "Pods decided about", metrics.injections.clone());
+        webhook.register("validations", "Objects checked", metrics.validations.clone());
+        webhook.register("injection_seconds", "Time to decide and patch", metrics.seconds.clone());
+        metrics
+    }
+
+    pub(super) fn injected(&self, decision: &Decision, took: Duration) {
+        let (verdict, reason) = match decision {
+            Decision::Inject(reason) => ("inject", reason.name()),
+            Decision::Skip(reason) => ("skip", reason.name()),
+        };
+        self.injections.get_or_create(&Injection { verdict, reason }).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn validated(&self, kind: &str, allowed: bool) {
+        let allowed = if allowed { "true" } else { "false" };
+        self.validations.get_or_create(&Validation { kind: kind.to_owned(), allowed }).inc();
+    }
+}

@@ -1,0 +1,257 @@
+//! What a MeshInstallation must be beyond its schema.
+
+use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
+
+use k8s_openapi::{
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps,
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use kube::{CustomResourceExt, ResourceExt};
+use serde_json::Value;
+
+use super::{read, unknown};
+use crate::{
+    api::meshwright::{Gateway, MeshInstallation, Resources},
+    diagnostic::{Diagnostic, ObjectRef},
+    webhook::inject::decide::KUBERNETES_NAMESPACES,
+};
+
+/// Ports of the proxy itself, which a gateway cannot listen on.
+const RESERVED_PORTS: std::ops::RangeInclusive<i32> = 15000..=15099;
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(10 * 60);
+const LONGEST_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+static SPEC_SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
+    let crd = MeshInstallation::crd();
+    let schema = crd.spec.versions.into_iter().find_map(|version| version.schema);
+    let properties = schema.and_then(|schema| schema.open_api_v3_schema?.properties);
+    properties.and_then(|mut fields| fields.remove("spec")).unwrap_or_default()
+});
+
+/// Checks the object as a client sent it. The error is a reason why it cannot even be read.
+pub fn check_json<'a>(
+    object: &Value,
+    others: impl Iterator<Item = &'a MeshInstallation>,
+) -> Result<Vec<Diagnostic>, String> {
+    let typed: MeshInstallation = read(object)?;
+    let mut found = check(&typed, others);
+    let about = object_ref(&typed);
+    for path in unknown::fields(&SPEC_SCHEMA, &object["spec"], "spec") {
+        found.push(Diagnostic::error(&about, path, "UnknownField", "there is no such field"));
+    }
+    Ok(found)
+}
+
+/// Checks an object that the API server holds.
+pub fn check<'a>(
+    installation: &MeshInstallation,
+    others: impl Iterator<Item = &'a MeshInstallation>,
+) -> Vec<Diagnostic> {
+    let mut findings = Findings { about: object_ref(installation), found: Vec::new() };
+    let spec = &installation.spec;
+    findings.revision(installation, others);
+    match spec.proxy.certificate_lifetime() {
+        Some(lifetime) if (SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&lifetime) => {}
+        _ => findings.error(
+            "spec.proxy.certificateTtl",
+            "InvalidDuration",
+            format!("{:?} is not a duration between 10m and 8760h", spec.proxy.certificate_ttl),
+        ),
+    }
+    findings.resources("spec.controlPlane.resources", spec.control_plane.resources.as_ref());
+    findings.resources("spec.proxy.resources", spec.proxy.resources.as_ref());
+    let mut names = BTreeSet::new();
+    for (index, gateway) in spec.gateways.iter().enumerate() {
+        let path = format!("spec.gateways[{index}]");
+        if !names.insert((&gateway.namespace, &gateway.name)) {
+            let message = format!("a gateway {} stands above it already", gateway.name);
+            findings.error(format!("{path}.name"), "Duplicate", message);
+        }
+        findings.gateway(&path, gateway);
+    }
+    findings.found
+}
+
+struct Findings {
+    about: ObjectRef,
+    found: Vec<Diagnostic>,
+}
+
+impl Findings {
+    fn error(&mut self, path: impl Into<String>, reason: &'static str, message: impl Into<String>) {
+        self.found.push(Diagnostic::error(&self.about, path, reason, message));
+    }
+
+    fn revision<'a>(
+        &mut self,
+        installation: &MeshInstallation,
+        others: impl Iterator<Item = &'a MeshInstallation>,
+    ) {
+        let age = |i: &MeshInstallation| (i.creation_timestamp().map(|t| t.0), i.name_any());
+        let older = |other: &&MeshInstallation| {
+            other.name_any() != installation.name_any()
+                && other.spec.revision == installation.spec.revision
+                // One that is not stored yet has no age and is the youngest.
+                && (installation.creation_timestamp().is_none() || age(other) < age(installation))
+        };
+        if let Some(other) = others.into_iter().find(older) {
+            let message = format!(
+                "MeshInstallation {} has revision {} already: choose another",
+                other.name_any(),
+                other.spec.revision
+            );
+            self.error("spec.revision", "RevisionTaken", message);
+        }
+    }
+
+    fn resources(&mut self, path: &str, resources: Option<&Resources>) {
+        let Some(resources) = resources else { return };
+        for (list, amounts) in [("requests", &resources.requests), ("limits", &resources.limits)] {
+            for (name, amount) in amounts {
+                let valid = match amount {
+                    IntOrString::Int(amount) => *amount >= 0,
+                    IntOrString::String(text) => is_quantity(text),
+                };
+                if !valid {
+                    let message = format!("{} is not an amount such as 100m or 64Mi", text(amount));
+                    self.error(format!("{path}.{list}.{name}"), "InvalidQuantity", message);
+                }
+            }
+        }
+    }
+
+    fn gateway(&mut self, path: &str, gateway: &Gateway) {
+        if KUBERNETES_NAMESPACES.contains(&gateway.namespace.as_str()) {
+            let message = format!("{} belongs to Kubernetes", gateway.namespace);
+            self.error(format!("{path}.namespace"), "ReservedNamespace", message);
+        }
+        let (mut names, mut targets) = (BTreeSet::new(), BTreeSet::new());
+        for (index, port) in gateway.ports.iter().enumerate() {
+            let path = format!("{path}.ports[{index}]");
+            if !names.insert(&port.name) {
+                let message = format!("a port {} stands above it already", port.name);
+                self.error(format!("{path}.name"), "Duplicate", message);
+            }
+            let target = u16::try_from(port.port).map(crate::operator::gateway_target_port);
+            if RESERVED_PORTS.contains(&port.port) {
+                let message = format!("{} is one of the proxy's own ports", port.port);
+                self.error(format!("{path}.port"), "ReservedPort", message);
+            } else if target.is_ok_and(|target| !targets.insert(target)) {
+                let message = format!(
+                    "port {} leads to the same port of the pod as one above it (80 and 8080, or 443 and 8443, cannot be had together)",
+                    port.port
+                );
+                self.error(format!("{path}.port"), "Duplicate", message);
+            }
+        }
+        for key in gateway.labels.keys().filter(|key| key.starts_with("meshwright.dev/")) {
+            let message = "labels under meshwright.dev/ are set by the operator";
+            self.error(format!("{path}.labels.{key}"), "ReservedLabel", message);
+        }
+    }
+}
+
+fn object_ref(installation: &MeshInstallation) -> ObjectRef {
+    ObjectRef {
+        api_version: "meshwright.dev/v1alpha1",
+        kind: "MeshInstallation",
+        namespace: String::new(),
+        name: installation.name_any(),
+        generation: installation.metadata.generation.unwrap_or_default(),
+    }
+}
+
+fn text(amount: &IntOrString) -> String {
+    match amount {
+        IntOrString::Int(amount) => amount.to_string(),
+        IntOrString::String(text) => format!("{text:?}"),
+    }
+}
+
+/// Whether Kubernetes takes the text as an amount: a decimal number with a unit.
+fn is_quantity(text: &str) -> bool {
+    const UNITS: [&str; 15] =
+        ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi"];
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let exponent = unit.strip_prefix(['e', 'E']).is_some_and(|digits| digits.parse::<i8>().is_ok());
+    number.parse::<f64>().is_ok() && (UNITS.contains(&unit) || unit == "Ei" || exponent)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn problems(spec: &Value) -> Vec<String> {
+        let object = json!({
+            "apiVersion": "meshwright.dev/v1alpha1", "kind": "MeshInstallation",
+            "metadata": {"name": "mesh"}, "spec": spec,
+        });
+        let found = check_json(&object, std::iter::empty()).unwrap();
+        found.into_iter().map(|finding| format!("{} {}", finding.path, finding.reason)).collect()
+    }
+
+    #[test]
+    fn an_empty_spec_is_valid() {
+        assert!(problems(&json!({})).is_empty());
+    }
+
+    #[test]
+    fn names_the_field_and_the_reason() {
+        let port = |name: &str, port: i32| json!({"name": name, "port": port});
+        let gateway = |ports: &[Value]| json!({"gateways": [{"name": "in", "ports": ports}]});
+        let cases = [
+            (json!({"proxi": {}}), "spec.proxi UnknownField"),
+            (json!({"proxy": {"logLevl": "info"}}), "spec.proxy.logLevl UnknownField"),
+            (json!({"gateways": [{"name": "in", "x": 1}]}), "spec.gateways[0].x UnknownField"),
+            (
+                json!({"proxy": {"certificateTtl": "5m"}}),
+                "spec.proxy.certificateTtl InvalidDuration",
+            ),
+            (
+                json!({"proxy": {"resources": {"limits": {"cpu": "much"}}}}),
+                "spec.proxy.resources.limits.cpu InvalidQuantity",
+            ),
+            (
+                gateway(&[port("a", 80), port("b", 8080)]),
+                "spec.gateways[0].ports[1].port Duplicate",
+            ),
+            (gateway(&[port("a", 80), port("a", 81)]), "spec.gateways[0].ports[1].name Duplicate"),
+            (gateway(&[port("a", 15021)]), "spec.gateways[0].ports[0].port ReservedPort"),
+            (
+                json!({"gateways": [{"name": "in"}, {"name": "in"}]}),
+                "spec.gateways[1].name Duplicate",
+            ),
+            (
+                json!({"gateways": [{"name": "in", "namespace": "kube-system"}]}),
+                "spec.gateways[0].namespace ReservedNamespace",
+            ),
+        ];
+        for (spec, expected) in cases {
+            assert_eq!(problems(&spec), [expected], "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_revision_belongs_to_one() {
+        let installation = |name: &str| {
+            MeshInstallation::new(name, crate::api::meshwright::MeshInstallationSpec::default())
+        };
+        let (mine, other) = (installation("mine"), installation("other"));
+        let found = check(&mine, [&mine, &other].into_iter());
+        assert_eq!(found[0].path, "spec.revision");
+        assert!(check(&mine, std::iter::once(&mine)).is_empty());
+    }
+
+    #[test]
+    fn quantities() {
+        for good in ["1", "100m", "0.5", "64Mi", "1e3", "2Gi"] {
+            assert!(is_quantity(good), "{good}");
+        }
+        for bad in ["", "m", "64 Mi", "64mi", "-1", "1.2.3"] {
+            assert!(!is_quantity(bad), "{bad}");
+        }
+    }
+}
