@@ -1,7 +1,16 @@
 //! What every role needs around its own work: TLS with live reload, the admin server, leader
 //! election, shutdown, logs.
 
+pub mod admin;
+pub mod client;
+pub mod leader;
+pub mod logs;
+pub mod shutdown;
+pub mod tls;
+
 use std::{io::Write, process::ExitCode};
+
+pub use client::kube_client;
 
 /// Makes aws-lc the process's TLS provider. Called once, first thing in `main` (and in tests).
 pub fn install_crypto_provider() {

@@ -1,5 +1,11 @@
 //! The API server, as one immutable [`Snapshot`] after another.
 
+pub mod changes;
+mod kind;
 pub mod snapshot;
+mod trim;
+mod yaml;
 
+pub use changes::{Changes, Mailbox};
 pub use snapshot::{Key, Snapshot};
+pub use yaml::{Error as YamlError, from_yaml};

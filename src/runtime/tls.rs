@@ -1,0 +1,243 @@
+//! Serves an axum router over TLS (or in the clear, on loopback): one accept loop for xDS, the CA
+//! and the webhooks.
+//!
+//! The TLS configuration is read anew for each connection, so that a renewed certificate is in
+//! force without a restart and without touching the connections that exist.
+
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use rustls::{ServerConfig, pki_types::CertificateDer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+use tower::Service as _;
+
+/// A client that does not finish its handshake by then holds a connection for nothing.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What connections may take to end their streams once we are told to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that hyper may take from a response before the client's window lets them go. Responses
+/// are shared buffers, so a small one costs nothing and a large one would pin them.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// A TLS server configuration that can be replaced while it is in use.
+#[derive(Debug)]
+pub struct LiveTls(ArcSwap<ServerConfig>);
+
+impl LiveTls {
+    pub fn new(config: ServerConfig) -> Self {
+        Self(ArcSwap::from_pointee(config))
+    }
+
+    /// Takes effect with the next connection.
+    pub fn replace(&self, config: ServerConfig) {
+        self.0.store(Arc::new(config));
+    }
+
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.0.load_full()
+    }
+}
+
+/// The client's verified certificate chain, in the extensions of each of its requests; empty if it
+/// showed none.
+#[derive(Clone, Debug)]
+pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
+
+/// The client's address, in the extensions of each of its requests.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// Serves `router` over TLS until `shutdown`, then lets streams end for a few seconds.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<LiveTls>,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) {
+    accept_loop(listener, Some(tls), router, shutdown).await;
+}
+
+/// Serves `router` without TLS: for loopback addresses.
+pub async fn serve_plaintext(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) {
+    accept_loop(listener, None, router, shutdown).await;
+}
+
+async fn accept_loop(
+    listener: TcpListener,
+    tls: Option<Arc<LiveTls>>,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut shutdown = pin!(shutdown);
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    connections.spawn(connection(
+                        stream, peer, tls.clone(), router.clone(), stopped.clone(),
+                    ));
+                }
+                Err(error) => {
+                    // Out of descriptors, mostly: waiting is all that helps.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    stop.send_replace(true);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+        tracing::debug!("closing connections that did not end in time");
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<LiveTls>>,
+    router: Router,
+    stopped: watch::Receiver<bool>,
+) {
+    drop(stream.set_nodelay(true));
+    let Some(tls) = tls else {
+        let certificates = PeerCertificates(Arc::from([]));
+        return http(stream, peer, certificates, router, stopped).await;
+    };
+    let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => {
+            let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let chain = chain.iter().map(|c| c.clone().into_owned()).collect();
+            http(stream, peer, PeerCertificates(chain), router, stopped).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+    }
+}
+
+async fn http<S>(
+    stream: S,
+    peer: SocketAddr,
+    certificates: PeerCertificates,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(certificates.clone());
+        request.extensions_mut().insert(PeerAddress(peer));
+        router.clone().call(request)
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_send_buf_size(SEND_BUFFER);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = async { drop(stopped.wait_for(|stop| *stop).await) } => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Extension, routing::get};
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::{ClientConfig, RootCertStore, pki_types::PrivateKeyDer};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn certificate(name: &str) -> (ServerConfig, CertificateDer<'static>) {
+        crate::runtime::install_crypto_provider();
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed([name.to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        (config, cert.der().clone())
+    }
+
+    async fn ask(
+        address: SocketAddr,
+        name: &'static str,
+        root: &CertificateDer<'static>,
+    ) -> String {
+        let mut roots = RootCertStore::empty();
+        roots.add(root.clone()).unwrap();
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+            .connect(name.try_into().unwrap(), stream)
+            .await
+            .unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        drop(stream.read_to_string(&mut answer).await);
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_replaced_certificate_is_used_by_the_next_connection() {
+        let (first, first_root) = certificate("first.test");
+        let (second, second_root) = certificate("second.test");
+        let tls = Arc::new(LiveTls::new(first));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route(
+            "/",
+            get(|Extension(peer): Extension<PeerCertificates>| async move {
+                format!("{} certificates", peer.0.len())
+            }),
+        );
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = tokio::spawn(serve(listener, tls.clone(), router, async {
+            drop(stopped.await);
+        }));
+
+        assert!(ask(address, "first.test", &first_root).await.contains("0 certificates"));
+        tls.replace(second);
+        assert!(ask(address, "second.test", &second_root).await.contains("0 certificates"));
+        stop.send(()).unwrap();
+        server.await.unwrap();
+    }
+}

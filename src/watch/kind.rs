@@ -1,0 +1,212 @@
+//! Which kinds are watched, which table of the snapshot each fills, and when a changed object of it
+//! is a change at all.
+
+use std::{fmt::Debug, sync::Arc};
+
+use k8s_openapi::{
+    api::{core::v1 as core, discovery::v1::EndpointSlice},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::Resource;
+use serde::de::DeserializeOwned;
+
+use super::{
+    changes::Changes,
+    snapshot::{self, Key, Snapshot, Table},
+};
+use crate::api::{
+    gateway as gateway_api,
+    istio::{networking, security},
+};
+
+/// A kind of object that the snapshot has a table of.
+pub trait Kind:
+    Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+{
+    type Trimmed: Send + Sync + 'static;
+
+    fn trim(self) -> Self::Trimmed;
+    fn table(snapshot: &mut Snapshot) -> &mut Table<Self::Trimmed>;
+    /// What the replacement of `old` by `new` means; nothing, if what is read of it is the same.
+    fn changes(
+        key: &Key,
+        old: Option<&Self::Trimmed>,
+        new: Option<&Self::Trimmed>,
+        snapshot: &Snapshot,
+    ) -> Changes;
+}
+
+/// Where an object's trimmed form goes.
+pub fn key_of<K: Resource>(object: &K) -> Key {
+    let metadata = object.meta();
+    Key::new(
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// Drops what nobody reads and what changes without meaning.
+pub fn trim_metadata(metadata: &mut ObjectMeta) {
+    metadata.managed_fields = None;
+    metadata.owner_references = None;
+    metadata.finalizers = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
+
+/// Whether two versions of an object's metadata mean the same to every stage.
+fn same_metadata(a: &ObjectMeta, b: &ObjectMeta) -> bool {
+    a.generation == b.generation
+        && a.labels == b.labels
+        && a.annotations == b.annotations
+        && a.creation_timestamp == b.creation_timestamp
+        && a.deletion_timestamp == b.deletion_timestamp
+        && a.uid == b.uid
+}
+
+fn config_if(changed: bool) -> Changes {
+    Changes { config: changed, ..Changes::default() }
+}
+
+/// Core kinds whose trimmed form is compared whole, and which configuration is made from.
+macro_rules! trimmed_kinds {
+    ($($kind:ty => $trimmed:ty, $table:ident;)*) => {$(
+        impl Kind for $kind {
+            type Trimmed = $trimmed;
+            fn trim(self) -> Self::Trimmed {
+                self.into()
+            }
+            fn table(snapshot: &mut Snapshot) -> &mut Table<Self::Trimmed> {
+                &mut snapshot.$table
+            }
+            fn changes(
+                _: &Key,
+                old: Option<&Self::Trimmed>,
+                new: Option<&Self::Trimmed>,
+                _: &Snapshot,
+            ) -> Changes {
+                config_if(old != new)
+            }
+        }
+    )*};
+}
+
+trimmed_kinds! {
+    core::Namespace => snapshot::Namespace, namespaces;
+    core::Node => snapshot::Node, nodes;
+    core::Service => snapshot::Service, services;
+    core::Secret => snapshot::TlsSecret, tls_secrets;
+}
+
+/// Users' configuration: kept whole; only the specification and meaningful metadata are compared,
+/// so that our own writing of a status changes nothing.
+macro_rules! configuration_kinds {
+    ($($kind:ty => $table:ident;)*) => {$(
+        impl Kind for $kind {
+            type Trimmed = Self;
+            fn trim(mut self) -> Self {
+                trim_metadata(&mut self.metadata);
+                self
+            }
+            fn table(snapshot: &mut Snapshot) -> &mut Table<Self> {
+                &mut snapshot.$table
+            }
+            fn changes(
+                _: &Key,
+                old: Option<&Self>,
+                new: Option<&Self>,
+                _: &Snapshot,
+            ) -> Changes {
+                config_if(match (old, new) {
+                    (Some(old), Some(new)) => {
+                        old.spec != new.spec || !same_metadata(&old.metadata, &new.metadata)
+                    }
+                    (old, new) => old.is_some() || new.is_some(),
+                })
+            }
+        }
+    )*};
+}
+
+configuration_kinds! {
+    networking::VirtualService => virtual_services;
+    networking::DestinationRule => destination_rules;
+    networking::Gateway => istio_gateways;
+    security::PeerAuthentication => peer_authentications;
+    gateway_api::GatewayClass => gateway_classes;
+    gateway_api::Gateway => gateways;
+    gateway_api::HttpRoute => http_routes;
+    gateway_api::ReferenceGrant => reference_grants;
+}
+
+impl Kind for EndpointSlice {
+    type Trimmed = snapshot::EndpointSlice;
+
+    fn trim(self) -> Self::Trimmed {
+        self.into()
+    }
+
+    fn table(snapshot: &mut Snapshot) -> &mut Table<Self::Trimmed> {
+        &mut snapshot.endpoint_slices
+    }
+
+    fn changes(
+        key: &Key,
+        old: Option<&Self::Trimmed>,
+        new: Option<&Self::Trimmed>,
+        _: &Snapshot,
+    ) -> Changes {
+        if old == new {
+            return Changes::default();
+        }
+        let services = old.into_iter().chain(new).filter(|slice| !slice.service.is_empty());
+        let keys = services
+            .map(|slice| Key { namespace: key.namespace.clone(), name: slice.service.clone() });
+        Changes { endpoints_of: keys.collect(), config: false }
+    }
+}
+
+impl Kind for core::Pod {
+    type Trimmed = snapshot::Pod;
+
+    fn trim(self) -> Self::Trimmed {
+        self.into()
+    }
+
+    fn table(snapshot: &mut Snapshot) -> &mut Table<Self::Trimmed> {
+        &mut snapshot.pods
+    }
+
+    fn changes(
+        key: &Key,
+        old: Option<&Self::Trimmed>,
+        new: Option<&Self::Trimmed>,
+        snapshot: &Snapshot,
+    ) -> Changes {
+        // Readiness reaches endpoints by their EndpointSlice; here it would only make noise.
+        let comparable = |pod: &snapshot::Pod| snapshot::Pod { ready: false, ..pod.clone() };
+        if old.map(comparable) == new.map(comparable) {
+            return Changes::default();
+        }
+        Changes {
+            endpoints_of: services_of_pod(key, snapshot),
+            // Only pods with a proxy are part of what configuration is made from.
+            config: old.into_iter().chain(new).any(|pod| pod.meshed),
+        }
+    }
+}
+
+/// Services that have an endpoint on this pod: their endpoints carry its labels and identity.
+fn services_of_pod(key: &Key, snapshot: &Snapshot) -> std::collections::BTreeSet<Key> {
+    let first = Key { namespace: key.namespace.clone(), name: Arc::from("") };
+    let slices = snapshot
+        .endpoint_slices
+        .range(first..)
+        .take_while(|(slice, _)| slice.namespace == key.namespace);
+    let on_pod = slices
+        .filter(|(_, slice)| slice.endpoints.iter().any(|e| e.pod.as_deref() == Some(&*key.name)));
+    on_pod
+        .map(|(_, slice)| Key { namespace: key.namespace.clone(), name: slice.service.clone() })
+        .collect()
+}
