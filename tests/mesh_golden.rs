@@ -41,7 +41,7 @@ fn compact(debug: &str) -> String {
             open.push(lines.len());
             lines.push(line.to_owned());
         } else if text.starts_with([')', ']', '}']) {
-            let start = open.pop().unwrap();
+            let start = open.pop().expect("an opening line");
             let joined = lines[start].clone()
                 + &lines[start + 1..].iter().map(|l| l.trim()).collect::<Vec<_>>().join(" ")
                 + text;

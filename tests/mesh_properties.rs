@@ -11,7 +11,7 @@ use proptest::{prelude::*, sample::subsequence};
 /// The documents of one golden case.
 fn documents(case: &str) -> Vec<String> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/mesh");
-    let text = fs::read_to_string(golden.join(case).join("input.yaml")).unwrap();
+    let text = fs::read_to_string(golden.join(case).join("input.yaml")).expect("a case");
     text.split("\n---\n").map(str::to_owned).collect()
 }
 
@@ -28,7 +28,7 @@ fn case() -> impl Strategy<Value = Vec<String>> {
 }
 
 fn built(documents: &[String]) -> String {
-    let snapshot = watch::from_yaml(&documents.join("\n---\n")).unwrap();
+    let snapshot = watch::from_yaml(&documents.join("\n---\n")).expect("objects");
     let endpoints = endpoints::build(&snapshot);
     format!("{:?} {endpoints:?}", mesh::build(&snapshot, &endpoints))
 }
