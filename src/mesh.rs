@@ -69,3 +69,6 @@ fn older<K: kube::Resource>(a: &K, b: &K) -> Ordering {
         (a, b) => b.is_some().cmp(&a.is_some()),
     }
 }
+
+#[cfg(test)]
+mod tests;

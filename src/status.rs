@@ -60,3 +60,6 @@ impl<'a> ByObject<'a> {
         self.0.get(&(api_version, kind, key.clone())).map(Vec::as_slice).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,7 +156,7 @@ fn load_balancing(
         "RANDOM" => LoadBalancing::Random,
         other => {
             let consequence = format!(
-                "has no effect: {other} is not known, use ROUND_ROBIN, LEAST_REQUEST or RANDOM"
+                "{other} has no effect, use ROUND_ROBIN, LEAST_REQUEST or RANDOM"
             );
             report.unsupported_field(&path.field("simple"), &consequence);
             return None;
@@ -173,7 +173,7 @@ fn client_tls(tls: &api::ClientTls, path: &Path<'_>, report: &mut Report) -> Opt
         Some("ISTIO_MUTUAL") => Some(ClientTls::Mesh),
         Some(other) => {
             let consequence = format!(
-                "has no effect: {other} is not known, use ISTIO_MUTUAL or DISABLE, or leave tls \
+                "{other} has no effect, use ISTIO_MUTUAL or DISABLE, or leave tls \
                  out for mutual TLS wherever the destination can"
             );
             report.unsupported_field(&mode, &consequence);

@@ -82,13 +82,13 @@ impl Report {
     /// Says for each field that we do not act on that it has no effect.
     pub fn unsupported(&mut self, path: &Path<'_>, fields: &Unsupported) {
         for name in fields.keys() {
-            self.unsupported_field(&path.field(name), "has no effect yet: remove it");
+            self.unsupported_field(&path.field(name), "it has no effect, remove it");
         }
     }
 
     /// Says of one field or value that we do not act on it, with what follows from that.
     pub fn unsupported_field(&mut self, path: &Path<'_>, consequence: &str) {
-        let message = format!("is not supported in this version and {consequence}");
+        let message = format!("is not supported in this version: {consequence}");
         self.error(path, "UnsupportedField", message);
     }
 }

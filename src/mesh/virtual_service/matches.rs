@@ -32,7 +32,7 @@ fn one(alternative: &api::HttpMatch, path: &Path<'_>, report: &mut Report) -> Op
     for name in alternative.unsupported.keys() {
         // A statistics prefix is no condition, so the alternative works without it.
         let consequence =
-            if name == "statPrefix" { "has no effect: remove it" } else { NEVER_MATCHES };
+            if name == "statPrefix" { "it has no effect, remove it" } else { NEVER_MATCHES };
         report.unsupported_field(&path.field(name), consequence);
     }
     let judged = alternative.unsupported.keys().all(|name| name == "statPrefix");
