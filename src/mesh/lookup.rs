@@ -41,12 +41,24 @@ impl Mesh {
 
     /// What a pod accepts on a port: the policy for the workload, else for its namespace, else for
     /// the mesh, else both plaintext and mutual TLS.
-    pub fn peer_tls(&self, labels: &Labels, namespace: &str, port: u16) -> PeerTls {
-        self.peer_authentication
-            .iter()
-            .filter(|policy| policy.applies_to(labels, namespace))
-            .find_map(|policy| policy.ports.get(&port).copied().flatten().or(policy.mode))
+    /// `port` is the container's; `None` is any port that no policy names.
+    pub fn peer_tls(&self, labels: &Labels, namespace: &str, port: Option<u16>) -> PeerTls {
+        self.peer_policies(labels, namespace)
+            .find_map(|policy| {
+                let own = port.and_then(|number| policy.ports.get(&number).copied().flatten());
+                own.or(policy.mode)
+            })
             .unwrap_or_default()
+    }
+
+    /// The policies that hold for a pod, most specific first.
+    pub fn peer_policies<'a>(
+        &'a self,
+        labels: &'a Labels,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a PeerPolicy> {
+        let all = self.peer_authentication.iter().map(AsRef::as_ref);
+        all.filter(move |policy| policy.applies_to(labels, namespace))
     }
 }
 

@@ -1,6 +1,9 @@
 //! What a gateway pod listens on and where it sends requests.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
 
 use super::{
     Cluster, ClusterId, Fallback, Families, RouteTable, TableName, View, VirtualHost,
@@ -9,8 +12,8 @@ use super::{
 use crate::{
     diagnostic::{Diagnostic, ObjectRef},
     mesh::{
-        GatewayProtocol, GatewayRef, GatewayServer, GatewayServers, Host, HttpMatch, HttpRouting,
-        Key, MatchGateway, Mesh, MeshConfig, ProxyNode, Visibility,
+        self, GatewayProtocol, GatewayRef, GatewayServer, GatewayServers, Host, HttpMatch,
+        HttpRouting, Key, MatchGateway, Mesh, MeshConfig, ProxyNode, Visibility,
     },
 };
 
@@ -98,12 +101,12 @@ pub fn gateway(mesh: &Mesh, node: &ProxyNode) -> (GatewayPlan, Vec<Diagnostic>) 
 fn taken<'a>(mesh: &'a Mesh, node: &ProxyNode) -> impl Iterator<Item = Taken<'a>> {
     let takes = |gateway: &&GatewayServers| {
         (!gateway.own_namespace_only || gateway.key.namespace == node.key.namespace)
-            && gateway.selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+            && mesh::selects(&gateway.selector, &node.labels)
     };
     let gateways: Vec<_> = mesh.gateways.iter().map(AsRef::as_ref).filter(takes).collect();
-    gateways.into_iter().flat_map(|gateway| {
-        gateway.servers.iter().map(move |server| Taken { gateway, server })
-    })
+    gateways
+        .into_iter()
+        .flat_map(|gateway| gateway.servers.iter().map(move |server| Taken { gateway, server }))
 }
 
 /// The listener for the server's port; an error where another Gateway already serves something else
@@ -159,7 +162,7 @@ fn port_conflict(
 }
 
 fn server_path(gateway: &GatewayServers, server: &GatewayServer) -> String {
-    let index = gateway.servers.iter().position(|s| s == server).unwrap_or_default();
+    let index = server.index;
     match gateway.api {
         crate::mesh::GatewayApi::Istio => format!("spec.servers[{index}]"),
         crate::mesh::GatewayApi::Kubernetes => format!("spec.listeners[{index}]"),
@@ -216,10 +219,19 @@ fn add_tls(
         path: server_path(gateway, server),
         server: server.name.clone(),
         hosts,
-        credentials: credentials.to_vec(),
+        credentials: credentials.iter().map(|key| in_namespace(key, &view.namespace)).collect(),
         routes: name.clone(),
     });
     plan.tables.insert(name.clone(), table(view, name, &[taken]));
+}
+
+/// An Istio Gateway names its Secrets without a namespace: they are where the gateway's pods are.
+fn in_namespace(credential: &Key, pods: &Arc<str>) -> Key {
+    if credential.namespace.is_empty() {
+        Key { namespace: pods.clone(), name: credential.name.clone() }
+    } else {
+        credential.clone()
+    }
 }
 
 /// What some servers route between them, by host.

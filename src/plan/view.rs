@@ -6,12 +6,12 @@ use std::{
 };
 
 use super::{
-    Cluster, ClusterId, Discovery, Families, Fallback, OutboundListener, Route, RouteTable, Serves,
+    Cluster, ClusterId, Discovery, Fallback, Families, OutboundListener, Route, RouteTable, Serves,
     TableName, UpstreamProtocol, UpstreamTls, VirtualHost, domains::domains, host_covers, route,
 };
 use crate::mesh::{
-    BackendTarget, ClientTls, DestinationPolicy, EdsName, HeadlessEndpoint, HttpMatch,
-    HttpRouting, Labels, MatchGateway, Mesh, OutboundTraffic, Port, Protocol, Service, ServiceKind,
+    BackendTarget, ClientTls, DestinationPolicy, EdsName, HeadlessEndpoint, HttpMatch, HttpRouting,
+    Labels, MatchGateway, Mesh, OutboundTraffic, Port, Protocol, Service, ServiceKind,
 };
 
 /// An alias may point at an alias; more hops than this are a loop.
@@ -78,9 +78,7 @@ impl<'a> View<'a> {
     }
 
     fn policy(&self, host: &str) -> Option<&'a DestinationPolicy> {
-        let policies = self.mesh.destinations.get(host)?;
-        let visible = policies.iter().filter(|p| p.visibility.includes(&self.namespace));
-        visible.map(AsRef::as_ref).next()
+        self.mesh.destination_policy(host, &self.namespace).map(AsRef::as_ref)
     }
 
     /// The hosts that sidecars' routing names and that no service has.
