@@ -4,6 +4,12 @@
 //! The programs that listen and connect inside a namespace are this test binary itself, started
 //! again for the one test `inside` by `nsenter`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "all of this is test code, also what stands outside of test functions"
+)]
+
 #[path = "netns/inside.rs"]
 mod inside;
 #[path = "netns/pod.rs"]

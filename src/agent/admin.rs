@@ -34,6 +34,7 @@ impl Default for Admin {
 }
 
 impl Admin {
+    #[cfg(test)]
     pub fn at(address: SocketAddr) -> Self {
         Self { address }
     }

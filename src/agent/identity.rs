@@ -63,6 +63,8 @@ pub enum Error {
 /// How soon after a failure the CA is asked again: at first, and at most.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(15);
+/// The same for a pod that has no certificate at all, and cannot serve without one.
+const LAST_RETRY_WITHOUT: Duration = Duration::from_secs(1);
 
 /// A pod that slept must not sleep on: the time is looked at at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
@@ -89,7 +91,11 @@ pub async fn keep_certificate(
             }
             Err(error) => {
                 figures.failed();
-                let pause = backoff(failures, random());
+                let limit = match secrets.borrow().certificate {
+                    Some(_) => LAST_RETRY,
+                    None => LAST_RETRY_WITHOUT,
+                };
+                let pause = backoff(failures, limit, random());
                 failures = failures.saturating_add(1);
                 tracing::warn!(error = %with_causes(&error), retry_in = ?pause, "no new certificate");
                 tokio::time::sleep(pause).await;
@@ -205,8 +211,8 @@ fn renewal(issued: &Issued, random: f64) -> OffsetDateTime {
 }
 
 /// How long to wait after this many failures in a row: doubling, half of it by chance.
-fn backoff(failures: u32, random: f64) -> Duration {
-    let ceiling = FIRST_RETRY.saturating_mul(1 << failures.min(16)).min(LAST_RETRY);
+fn backoff(failures: u32, limit: Duration, random: f64) -> Duration {
+    let ceiling = FIRST_RETRY.saturating_mul(1 << failures.min(16)).min(limit);
     ceiling.mul_f64(0.5 + 0.5 * random)
 }
 
@@ -231,7 +237,11 @@ fn with_causes(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        let what = error.to_string();
+        // Some libraries repeat their cause in their own words.
+        if !text.ends_with(&what) {
+            text = format!("{text}: {what}");
+        }
         cause = error.source();
     }
     text
@@ -304,10 +314,10 @@ mod tests {
 
     #[test]
     fn retries_soon_then_seldom() {
-        assert_eq!(backoff(0, 1.0), FIRST_RETRY);
-        assert_eq!(backoff(0, 0.0), FIRST_RETRY / 2);
-        assert_eq!(backoff(3, 1.0), FIRST_RETRY * 8);
-        assert_eq!(backoff(u32::MAX, 1.0), LAST_RETRY);
+        assert_eq!(backoff(0, LAST_RETRY, 1.0), FIRST_RETRY);
+        assert_eq!(backoff(0, LAST_RETRY, 0.0), FIRST_RETRY / 2);
+        assert_eq!(backoff(3, LAST_RETRY, 1.0), FIRST_RETRY * 8);
+        assert_eq!(backoff(u32::MAX, LAST_RETRY, 1.0), LAST_RETRY);
         assert!((0.0..=1.0).contains(&random()));
     }
 }

@@ -189,18 +189,13 @@ impl Merge {
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (head, name) = match line {
-            [] => return,
-            [b'#', b' ', ..] => {
-                let kind = &line[..line.len().min(7)];
-                if !matches!(kind, b"# TYPE " | b"# HELP ") {
-                    // The end of an OpenMetrics text is not our end; other comments say nothing.
-                    return;
-                }
-                (kind, &line[7..])
-            }
-            [b'#', ..] => return,
-            _ => (&line[..0], line),
+            [b'#', ..] => line.split_at(line.len().min(7)),
+            _ => line.split_at(0),
         };
+        // The end of an OpenMetrics text is not our end; other comments say nothing.
+        if name.is_empty() || !matches!(head, b"" | b"# TYPE " | b"# HELP ") {
+            return;
+        }
         let name = standard_name(name);
         if !head.is_empty() {
             let subject = name.split(|byte| *byte == b' ').next().unwrap_or_default();
@@ -278,7 +273,7 @@ mod tests {
     fn an_endless_line_is_dropped() {
         let mut merge = Merge::default();
         for _ in 0..3 {
-            assert!(merge.take(&[b'x'; 40_000]).is_empty());
+            assert!(merge.take(&vec![b'x'; 40_000]).is_empty());
         }
         assert!(merge.partial.len() <= LONGEST_LINE);
     }

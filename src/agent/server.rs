@@ -36,7 +36,7 @@ use crate::agent::{
 };
 
 /// A connection on which nothing is asked for so long is closed.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// Pause when the system gives no more connections.
 const BREATH: Duration = Duration::from_millis(100);
 

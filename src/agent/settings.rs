@@ -73,10 +73,9 @@ impl Discovery {
     /// The name to look up. `x.y.svc` has fewer dots than a resolver takes for a whole name, so it
     /// would go through the search list first; the whole name costs one question.
     pub fn lookup_name(&self, cluster_domain: &str) -> String {
-        if self.host.ends_with(".svc") {
-            format!("{}.{cluster_domain}.", self.host)
-        } else {
-            self.host.clone()
+        match self.host.rsplit_once('.') {
+            Some((_, "svc")) => format!("{}.{cluster_domain}.", self.host),
+            _ => self.host.clone(),
         }
     }
 }

@@ -237,7 +237,7 @@ mod tests {
     fn says_what_is_wrong_with_plugged_in_files() {
         let root = root();
         let ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let (cert, key) = intermediate(&root, ca.clone());
+        let (cert, key) = intermediate(&root, ca);
         let (_, other_key) = intermediate(&root, ca);
         let (leaf, leaf_key) = intermediate(&root, IsCa::NoCa);
         let stranger = self::root();

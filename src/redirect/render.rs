@@ -43,27 +43,24 @@ fn iptables_hook(hook: Hook) -> &'static str {
 }
 
 fn iptables_rule(rule: &Rule) -> String {
-    let mut text = String::from("-p tcp");
-    for condition in &rule.when {
-        text.push(' ');
-        text.push_str(&match condition {
-            Match::Loopback => "-o lo".to_owned(),
-            Match::Source(cidr) => format!("-s {cidr}"),
-            Match::Destination(cidr) => format!("-d {cidr}"),
-            Match::NotDestination(cidr) => format!("! -d {cidr}"),
-            Match::DestinationPort(port) => format!("-m tcp --dport {port}"),
-            Match::User(uid) => format!("-m owner --uid-owner {uid}"),
-            Match::NotUser(uid) => format!("-m owner ! --uid-owner {uid}"),
-            Match::Group(gid) => format!("-m owner --gid-owner {gid}"),
-            Match::NotGroup(gid) => format!("-m owner ! --gid-owner {gid}"),
-        });
-    }
-    text.push_str(&match rule.then {
-        Verdict::Return => " -j RETURN".to_owned(),
-        Verdict::Redirect(port) => format!(" -j REDIRECT --to-ports {port}"),
-        Verdict::Jump(chain) => format!(" -j {chain}"),
+    let mut words = vec!["-p tcp".to_owned()];
+    words.extend(rule.when.iter().map(|condition| match condition {
+        Match::Loopback => "-o lo".to_owned(),
+        Match::Source(cidr) => format!("-s {cidr}"),
+        Match::Destination(cidr) => format!("-d {cidr}"),
+        Match::NotDestination(cidr) => format!("! -d {cidr}"),
+        Match::DestinationPort(port) => format!("-m tcp --dport {port}"),
+        Match::User(uid) => format!("-m owner --uid-owner {uid}"),
+        Match::NotUser(uid) => format!("-m owner ! --uid-owner {uid}"),
+        Match::Group(gid) => format!("-m owner --gid-owner {gid}"),
+        Match::NotGroup(gid) => format!("-m owner ! --gid-owner {gid}"),
+    }));
+    words.push(match rule.then {
+        Verdict::Return => "-j RETURN".to_owned(),
+        Verdict::Redirect(port) => format!("-j REDIRECT --to-ports {port}"),
+        Verdict::Jump(chain) => format!("-j {chain}"),
     });
-    text
+    words.join(" ")
 }
 
 /// Input for `nft -f -`, which is one transaction. Our tables are dropped and made anew; naming
@@ -108,27 +105,24 @@ fn nft_family(family: Family) -> &'static str {
 
 fn nft_rule(rule: &Rule, family: Family) -> String {
     let ip = nft_family(family);
-    let mut text = String::from("meta l4proto tcp");
-    for condition in &rule.when {
-        text.push(' ');
-        text.push_str(&match condition {
-            Match::Loopback => "oifname \"lo\"".to_owned(),
-            Match::Source(cidr) => format!("{ip} saddr {cidr}"),
-            Match::Destination(cidr) => format!("{ip} daddr {cidr}"),
-            Match::NotDestination(cidr) => format!("{ip} daddr != {cidr}"),
-            Match::DestinationPort(port) => format!("tcp dport {port}"),
-            Match::User(uid) => format!("meta skuid {uid}"),
-            Match::NotUser(uid) => format!("meta skuid != {uid}"),
-            Match::Group(gid) => format!("meta skgid {gid}"),
-            Match::NotGroup(gid) => format!("meta skgid != {gid}"),
-        });
-    }
-    text.push_str(&match rule.then {
-        Verdict::Return => " return".to_owned(),
-        Verdict::Redirect(port) => format!(" redirect to :{port}"),
-        Verdict::Jump(chain) => format!(" jump {chain}"),
+    let mut words = vec!["meta l4proto tcp".to_owned()];
+    words.extend(rule.when.iter().map(|condition| match condition {
+        Match::Loopback => "oifname \"lo\"".to_owned(),
+        Match::Source(cidr) => format!("{ip} saddr {cidr}"),
+        Match::Destination(cidr) => format!("{ip} daddr {cidr}"),
+        Match::NotDestination(cidr) => format!("{ip} daddr != {cidr}"),
+        Match::DestinationPort(port) => format!("tcp dport {port}"),
+        Match::User(uid) => format!("meta skuid {uid}"),
+        Match::NotUser(uid) => format!("meta skuid != {uid}"),
+        Match::Group(gid) => format!("meta skgid {gid}"),
+        Match::NotGroup(gid) => format!("meta skgid != {gid}"),
+    }));
+    words.push(match rule.then {
+        Verdict::Return => "return".to_owned(),
+        Verdict::Redirect(port) => format!("redirect to :{port}"),
+        Verdict::Jump(chain) => format!("jump {chain}"),
     });
-    text
+    words.join(" ")
 }
 
 fn line(text: &mut String, content: std::fmt::Arguments<'_>) {

@@ -10,9 +10,9 @@ struct Cli {
     args: Args,
 }
 
-fn parse(args: &[&str]) -> Result<RedirectPlan, clap::Error> {
-    let argv = std::iter::once("redirect").chain(args.iter().copied());
-    Cli::try_parse_from(argv).map(|cli| plan(&cli.args))
+fn parse(flags: &[&str]) -> Result<RedirectPlan, clap::Error> {
+    let words = std::iter::once("redirect").chain(flags.iter().copied());
+    Cli::try_parse_from(words).map(|cli| plan(&cli.args))
 }
 
 /// Every kind of rule at once.

@@ -53,8 +53,8 @@ impl Run {
 
 /// Two namespaces with listeners in them, all gone when dropped.
 pub struct Pod {
-    pod: String,
-    client: String,
+    inside: String,
+    outside: String,
     servers: Vec<Child>,
     binary: Arc<Binary>,
 }
@@ -77,19 +77,22 @@ impl Pod {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}-{number}", std::process::id());
         let mut this = Self {
-            pod: format!("mw-p-{id}"),
-            client: format!("mw-c-{id}"),
+            inside: format!("mw-p-{id}"),
+            outside: format!("mw-c-{id}"),
             servers: Vec::new(),
             binary: Binary::shared(),
         };
         this.cable(ipv6);
-        this.serve(&this.pod.clone(), "80=app 443=app 15001=outbound 15006=inbound 15021=health");
-        this.serve(&this.client.clone(), "80=client 81=client");
+        this.serve(
+            &this.inside.clone(),
+            "80=app 443=app 15001=outbound 15006=inbound 15021=health",
+        );
+        this.serve(&this.outside.clone(), "80=client 81=client");
         this
     }
 
     fn cable(&self, ipv6: bool) {
-        let Self { pod, client, .. } = self;
+        let Self { inside: pod, outside: client, .. } = self;
         for namespace in [pod, client] {
             ip(&format!("netns add {namespace}"));
             if !ipv6 {
@@ -133,13 +136,13 @@ impl Pod {
 
     /// Applies the rules in the pod with the real binary.
     pub fn redirect(&self, backend: &str, flags: &[&str]) -> Run {
-        let mut command = enter(&self.pod);
+        let mut command = enter(&self.inside);
         command.args([env!("CARGO_BIN_EXE_meshwright"), "redirect", "--backend", backend]);
         run(command.args(flags))
     }
 
     pub fn redirect_without_net_admin(&self) -> Run {
-        let mut command = enter(&self.pod);
+        let mut command = enter(&self.inside);
         command.args(["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]);
         run(command.args([env!("CARGO_BIN_EXE_meshwright"), "redirect"]))
     }
@@ -150,7 +153,7 @@ impl Pod {
             "nftables" => &["nft", "list", "ruleset"],
             _ => &["sh", "-c", "iptables-save -t nat; ip6tables-save -t nat"],
         };
-        let output = enter(&self.pod).args(list).output().unwrap();
+        let output = enter(&self.inside).args(list).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         // Comments hold the time, and lines of chains the counters.
         text.lines()
@@ -165,22 +168,24 @@ impl Pod {
     }
 
     pub fn connect_as(&self, uid: u32, gid: u32, to: &str, port: u16) -> String {
-        reply(self.again(enter_as(&self.pod, uid, gid), &format!("connect - {to} {port}")))
+        reply(self.again(enter_as(&self.inside, uid, gid), &format!("connect - {to} {port}")))
     }
 
     pub fn connect_bound(&self, uid: u32, source: &str, to: &str, port: u16) -> String {
-        reply(self.again(enter_as(&self.pod, uid, uid), &format!("connect {source} {to} {port}")))
+        reply(
+            self.again(enter_as(&self.inside, uid, uid), &format!("connect {source} {to} {port}")),
+        )
     }
 
     /// Who answers a connection from outside the pod.
     pub fn connect_from_client(&self, to: &str, port: u16) -> String {
-        reply(self.again(enter(&self.client), &format!("connect - {to} {port}")))
+        reply(self.again(enter(&self.outside), &format!("connect - {to} {port}")))
     }
 
     /// Connects again and again for some time, meanwhile the caller may do other things.
     pub fn connect_repeatedly(&self, uid: u32, to: &str, port: u16, millis: u32) -> Repeated {
         let mut command =
-            self.again(enter_as(&self.pod, uid, uid), &format!("repeat {to} {port} {millis}"));
+            self.again(enter_as(&self.inside, uid, uid), &format!("repeat {to} {port} {millis}"));
         Repeated(command.stdout(Stdio::piped()).spawn().unwrap())
     }
 }
@@ -191,7 +196,7 @@ impl Drop for Pod {
             drop(server.kill());
             drop(server.wait());
         }
-        for namespace in [&self.pod, &self.client] {
+        for namespace in [&self.inside, &self.outside] {
             drop(Command::new("ip").args(["netns", "delete", namespace]).status());
         }
     }

@@ -72,14 +72,14 @@ fn find(secrets: &Secrets, name: &str) -> Option<Found> {
     let kind = match name {
         WORKLOAD_SECRET => secrets.certificate.as_ref().map(|issued| {
             Type::TlsCertificate(TlsCertificate {
-                certificate_chain: inline(&issued.chain_pem),
-                private_key: inline(&issued.key_pem),
+                certificate_chain: Some(inline(&issued.chain_pem)),
+                private_key: Some(inline(&issued.key_pem)),
                 ..TlsCertificate::default()
             })
         }),
         ROOTS_SECRET => secrets.roots.as_ref().map(|roots| {
             Type::ValidationContext(CertificateValidationContext {
-                trusted_ca: inline(roots),
+                trusted_ca: Some(inline(roots)),
                 ..CertificateValidationContext::default()
             })
         }),
@@ -93,9 +93,9 @@ fn find(secrets: &Secrets, name: &str) -> Option<Found> {
     })
 }
 
-fn inline(text: &str) -> Option<DataSource> {
+fn inline(text: &str) -> DataSource {
     let specifier = Some(Specifier::InlineBytes(text.as_bytes().to_vec()));
-    Some(DataSource { specifier, ..DataSource::default() })
+    DataSource { specifier, ..DataSource::default() }
 }
 
 fn log_refusal(name: &str, message: &str) {
