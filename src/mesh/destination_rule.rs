@@ -1,6 +1,9 @@
 //! DestinationRules → [`DestinationPolicy`]s.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use super::{
     ClientTls, DestinationPolicy, Host, LoadBalancing, Mesh, MeshConfig, Service, Subset,
@@ -52,11 +55,15 @@ fn insert(policies: &mut Vec<DestinationPolicy>, policy: DestinationPolicy, repo
         report.error(&Path::SPEC.field("trafficPolicy"), "Conflict", message);
     }
     for (name, subset) in policy.subsets {
-        if older.subsets.contains_key(&name) {
-            let message = format!("{} has a subset {name} already, and is older", older.origin);
-            report.error(&Path::SPEC.field("subsets"), "Conflict", message);
-        } else {
-            older.subsets.insert(name, subset);
+        match older.subsets.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(subset);
+            }
+            Entry::Occupied(entry) => {
+                let name = entry.key();
+                let message = format!("{} has a subset {name} already, and is older", older.origin);
+                report.error(&Path::SPEC.field("subsets"), "Conflict", message);
+            }
         }
     }
 }
@@ -149,7 +156,7 @@ fn load_balancing(
         "RANDOM" => LoadBalancing::Random,
         other => {
             let consequence = format!(
-                "has no effect: {other} is not known, use ROUND_ROBIN, LEAST_REQUEST or RANDOM"
+                "{other} has no effect, use ROUND_ROBIN, LEAST_REQUEST or RANDOM"
             );
             report.unsupported_field(&path.field("simple"), &consequence);
             return None;
@@ -166,7 +173,7 @@ fn client_tls(tls: &api::ClientTls, path: &Path<'_>, report: &mut Report) -> Opt
         Some("ISTIO_MUTUAL") => Some(ClientTls::Mesh),
         Some(other) => {
             let consequence = format!(
-                "has no effect: {other} is not known, use ISTIO_MUTUAL or DISABLE, or leave tls \
+                "{other} has no effect, use ISTIO_MUTUAL or DISABLE, or leave tls \
                  out for mutual TLS wherever the destination can"
             );
             report.unsupported_field(&mode, &consequence);

@@ -142,7 +142,7 @@ fn protocol(
         "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" => {
             let tls = server.tls.as_ref();
             if tls.is_some_and(|tls| tls.mode.is_some() || tls.credential_name.is_some()) {
-                let message = "has no effect on a plaintext port except for httpsRedirect: set \
+                let message = "has no effect on a plaintext port, except for httpsRedirect: set \
                                port.protocol to HTTPS";
                 report.error(&tls_path, "TlsOnPlaintextPort", message);
             }
@@ -150,19 +150,18 @@ fn protocol(
             Some(GatewayProtocol::Http { redirect_to_https })
         }
         "HTTPS" => {
-            let credentials = match &server.tls {
-                Some(tls) => credentials(tls, world, &tls_path, report),
-                None => {
-                    let message = "is needed for HTTPS: give mode SIMPLE and credentialName; until \
-                                   then connections are refused";
-                    report.error(&tls_path, "TlsMissing", message);
-                    Vec::new()
-                }
+            let credentials = if let Some(tls) = &server.tls {
+                credentials(tls, world, &tls_path, report)
+            } else {
+                let message = "is needed for HTTPS: give mode SIMPLE and credentialName; until \
+                               then connections are refused";
+                report.error(&tls_path, "TlsMissing", message);
+                Vec::new()
             };
             Some(GatewayProtocol::Https { credentials })
         }
         "TLS" | "TCP" | "MONGO" | "MYSQL" | "REDIS" | "AUTO" => {
-            let consequence = "so this server is left out: use HTTP or HTTPS";
+            let consequence = "this server is left out, use HTTP or HTTPS";
             report.unsupported_field(&path.field("port").field("protocol"), consequence);
             None
         }
@@ -185,7 +184,7 @@ fn credentials(
     let mode = tls.mode.as_deref().unwrap_or("PASSTHROUGH");
     if mode != "SIMPLE" {
         // To serve it as SIMPLE would drop the demand for a client's certificate.
-        let consequence = "so connections are refused: use SIMPLE";
+        let consequence = "connections are refused, use SIMPLE";
         report.unsupported_field(&path.field("mode"), consequence);
         return Vec::new();
     }

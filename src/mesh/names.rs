@@ -29,7 +29,7 @@ pub fn resolve(
     let exists = |name: &str| services.is_some_and(|s| s.contains_key(name));
     let candidate = match host.split('.').count() {
         2 => format!("{host}.svc.{domain}"),
-        3 if host.ends_with(".svc") => format!("{host}.{domain}"),
+        3 if host.rsplit('.').next() == Some("svc") => format!("{host}.{domain}"),
         _ => return Ok(host.into()),
     };
     let found = !exists(&host) && exists(&candidate);

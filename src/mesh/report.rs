@@ -13,9 +13,9 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub enum Path<'a> {
     Root(&'a str),
-    Field(&'a Path<'a>, &'a str),
-    Index(&'a Path<'a>, usize),
-    Key(&'a Path<'a>, &'a str),
+    Field(&'a Self, &'a str),
+    Index(&'a Self, usize),
+    Key(&'a Self, &'a str),
 }
 
 impl<'a> Path<'a> {
@@ -82,16 +82,20 @@ impl Report {
     /// Says for each field that we do not act on that it has no effect.
     pub fn unsupported(&mut self, path: &Path<'_>, fields: &Unsupported) {
         for name in fields.keys() {
-            self.unsupported_field(&path.field(name), "has no effect yet: remove it");
+            self.unsupported_field(&path.field(name), "it has no effect, remove it");
         }
     }
 
     /// Says of one field or value that we do not act on it, with what follows from that.
     pub fn unsupported_field(&mut self, path: &Path<'_>, consequence: &str) {
-        let message = format!("is not supported in this version and {consequence}");
+        let message = format!("is not supported in this version: {consequence}");
         self.error(path, "UnsupportedField", message);
     }
 }
+
+/// A part of an object is wrong, and why has been reported.
+#[derive(Clone, Copy, Debug)]
+pub struct Reported;
 
 /// The value, or `None` after reporting why it is none.
 pub trait OrReport<T> {

@@ -36,7 +36,7 @@ pub fn string_match(
 }
 
 /// What follows from a condition that cannot be judged: to leave it out would match more than asked.
-pub const NEVER_MATCHES: &str = "so this alternative never matches: remove the condition";
+pub const NEVER_MATCHES: &str = "this alternative never matches, remove the condition";
 
 /// Header changes of one direction.
 pub fn header_changes(

@@ -4,7 +4,7 @@ use crate::{
     api::gateway::http_route as api,
     mesh::{
         HeaderChanges, PathRewrite, Redirect, Rewrite,
-        report::{OrReport, Path, Report},
+        report::{OrReport, Path, Report, Reported},
         syntax, text_match,
     },
 };
@@ -119,7 +119,7 @@ fn redirect_to(
         scheme: redirect.scheme.clone(),
         authority: redirect.hostname.clone(),
         port: redirect.port,
-        path: modified_path(redirect.path.as_ref(), &path.field("path"), report)?,
+        path: modified_path(redirect.path.as_ref(), &path.field("path"), report).ok()?,
         status,
     })
 }
@@ -127,27 +127,27 @@ fn redirect_to(
 fn rewrite_of(rewrite: &api::UrlRewrite, path: &Path<'_>, report: &mut Report) -> Option<Rewrite> {
     report.unsupported(path, &rewrite.unsupported);
     Some(Rewrite {
-        path: modified_path(rewrite.path.as_ref(), &path.field("path"), report)?,
+        path: modified_path(rewrite.path.as_ref(), &path.field("path"), report).ok()?,
         authority: rewrite.hostname.clone(),
     })
 }
 
-/// `Some(None)` where the path stays as it is.
+/// `None` where the path stays as it is.
 fn modified_path(
     modifier: Option<&api::PathModifier>,
     path: &Path<'_>,
     report: &mut Report,
-) -> Option<Option<PathRewrite>> {
-    let Some(modifier) = modifier else { return Some(None) };
+) -> Result<Option<PathRewrite>, Reported> {
+    let Some(modifier) = modifier else { return Ok(None) };
     let full = modifier.replace_full_path.clone().unwrap_or_else(|| "/".to_owned());
     let prefix = modifier.replace_prefix_match.clone().unwrap_or_else(|| "/".to_owned());
     match modifier.kind.as_str() {
-        "ReplaceFullPath" => Some(Some(PathRewrite::Full(full))),
-        "ReplacePrefixMatch" => Some(Some(PathRewrite::Prefix(prefix))),
+        "ReplaceFullPath" => Ok(Some(PathRewrite::Full(full))),
+        "ReplacePrefixMatch" => Ok(Some(PathRewrite::Prefix(prefix))),
         other => {
             let message = format!("{other} is not known, so requests are answered with 500");
             report.error(&path.field("type"), UNSUPPORTED, message);
-            None
+            Err(Reported)
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     api::gateway::http_route as api,
     mesh::{
         HttpMatch, PathMatch, StringMatch,
-        report::{OrReport, Path, Report},
+        report::{OrReport, Path, Report, Reported},
         syntax,
         text_match::NEVER_MATCHES,
     },
@@ -27,7 +27,7 @@ fn one(condition: &api::RouteMatch, path: &Path<'_>, report: &mut Report) -> Opt
         report.unsupported_field(&path.field(name), NEVER_MATCHES);
     }
     let path_value = match &condition.path {
-        None => Some(None),
+        None => Ok(None),
         Some(value) => path_match(value, &path.field("path"), report),
     };
     let header = |name: &str| syntax::header_name(name);
@@ -35,7 +35,7 @@ fn one(condition: &api::RouteMatch, path: &Path<'_>, report: &mut Report) -> Opt
     let verbatim = |name: &str| Ok(name.to_owned());
     let query = named(&condition.query_params, &path.field("queryParams"), report, verbatim);
     let found = HttpMatch {
-        path: path_value?,
+        path: path_value.ok()?,
         method: condition.method.clone().map(StringMatch::Exact),
         headers: headers?,
         query: query?,
@@ -44,25 +44,26 @@ fn one(condition: &api::RouteMatch, path: &Path<'_>, report: &mut Report) -> Opt
     condition.unsupported.is_empty().then_some(found)
 }
 
-/// `Some(None)` where every path matches.
+/// `None` where every path matches.
 fn path_match(
     value: &api::PathMatch,
     path: &Path<'_>,
     report: &mut Report,
-) -> Option<Option<PathMatch>> {
+) -> Result<Option<PathMatch>, Reported> {
     let text = value.value.as_deref().unwrap_or("/");
     match value.kind.as_deref() {
         None | Some("PathPrefix") => {
             let prefix = text.trim_end_matches('/');
-            Some((!prefix.is_empty()).then(|| PathMatch::ElementPrefix(prefix.to_owned())))
+            Ok((!prefix.is_empty()).then(|| PathMatch::ElementPrefix(prefix.to_owned())))
         }
-        Some("Exact") => Some(Some(PathMatch::Exact(text.to_owned()))),
+        Some("Exact") => Ok(Some(PathMatch::Exact(text.to_owned()))),
         Some("RegularExpression") => syntax::regex(text)
             .or_report(report, &path.field("value"), UNSUPPORTED)
-            .map(|regex| Some(PathMatch::Regex(regex))),
+            .map(|regex| Some(PathMatch::Regex(regex)))
+            .ok_or(Reported),
         Some(other) => {
             unknown(other, path, report);
-            None
+            Err(Reported)
         }
     }
 }

@@ -97,14 +97,13 @@ fn forward(
         .map(|(i, route)| draft(route, single, context, &path.index(i), report))
         .collect();
     let total = drafts.iter().try_fold(0_u32, |sum, draft| sum.checked_add(draft.weight));
-    match total {
-        Some(1..) => Action::Forward { drafts, rewrite },
-        _ => {
-            let message = "the weights must add up to between 1 and 4294967295; until then the \
+    if let Some(1..) = total {
+        Action::Forward { drafts, rewrite }
+    } else {
+        let message = "the weights must add up to between 1 and 4294967295; until then the \
                            rule answers with 503";
-            report.error(&path, "InvalidWeight", message);
-            unavailable()
-        }
+        report.error(&path, "InvalidWeight", message);
+        unavailable()
     }
 }
 

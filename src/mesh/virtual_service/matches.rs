@@ -6,7 +6,7 @@ use crate::{
     api::istio::networking::virtual_service as api,
     mesh::{
         HttpMatch, MatchGateway, PathMatch, StringMatch,
-        report::{OrReport, Path, Report},
+        report::{OrReport, Path, Report, Reported},
         syntax,
         text_match::{NEVER_MATCHES, string_match},
     },
@@ -32,7 +32,7 @@ fn one(alternative: &api::HttpMatch, path: &Path<'_>, report: &mut Report) -> Op
     for name in alternative.unsupported.keys() {
         // A statistics prefix is no condition, so the alternative works without it.
         let consequence =
-            if name == "statPrefix" { "has no effect: remove it" } else { NEVER_MATCHES };
+            if name == "statPrefix" { "it has no effect, remove it" } else { NEVER_MATCHES };
         report.unsupported_field(&path.field(name), consequence);
     }
     let judged = alternative.unsupported.keys().all(|name| name == "statPrefix");
@@ -45,13 +45,13 @@ fn one(alternative: &api::HttpMatch, path: &Path<'_>, report: &mut Report) -> Op
     let headers = headers(&alternative.headers, &path.field("headers"), report);
     let query = query(&alternative.query_params, &path.field("queryParams"), report);
     let gateways = gateways(&alternative.gateways, &path.field("gateways"), report);
-    let uri = uri?;
+    let uri = uri.ok()?;
     let found = HttpMatch {
         ignore_path_case: alternative.ignore_uri_case.unwrap_or_default()
             && !matches!(uri, Some(PathMatch::Regex(_))),
         path: uri,
-        method: method?,
-        authority: authority?,
+        method: method.ok()?,
+        authority: authority.ok()?,
         headers: headers?,
         query: query?,
         port: alternative.port,
@@ -60,11 +60,14 @@ fn one(alternative: &api::HttpMatch, path: &Path<'_>, report: &mut Report) -> Op
     judged.then_some(found)
 }
 
-/// `Some(None)` where there is no condition, `None` where there is a wrong one.
-fn optional<T, U>(value: Option<T>, convert: impl FnOnce(T) -> Option<U>) -> Option<Option<U>> {
+/// `None` where there is no condition.
+fn optional<T, U>(
+    value: Option<T>,
+    convert: impl FnOnce(T) -> Option<U>,
+) -> Result<Option<U>, Reported> {
     match value {
-        None => Some(None),
-        Some(value) => convert(value).map(Some),
+        None => Ok(None),
+        Some(value) => convert(value).map(Some).ok_or(Reported),
     }
 }
 
