@@ -188,8 +188,7 @@ impl Rebuild {
         keep_unchanged(&mut endpoints, &self.known);
         let built = mesh::build(&self.snapshot, &endpoints);
         let names = endpoint_names(&built.0);
-        let tables = (self.snapshot.pods, self.snapshot.tls_secrets);
-        let config = Config::new(self.generation, built, tables, self.interner);
+        let config = Config::new(self.generation, built, self.snapshot, self.interner);
         for scope in &self.scopes {
             config.outbound(scope);
         }

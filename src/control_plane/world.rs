@@ -13,7 +13,7 @@ use crate::{
     envoy,
     mesh::{Mesh, ProxyNode, ProxyRole},
     plan::{self, ScopeKey},
-    watch::snapshot::{Pod, Table, TlsSecret},
+    watch::Snapshot,
     xds::{ResourceSet, ResourceType, View},
 };
 
@@ -33,9 +33,9 @@ pub struct World {
 pub struct Config {
     /// Counts rebuilds.
     pub generation: u64,
-    pub mesh: Mesh,
-    pub pods: Table<Pod>,
-    secrets: Table<TlsSecret>,
+    pub mesh: Arc<Mesh>,
+    /// What it was made from.
+    pub snapshot: Snapshot,
     /// What the mesh stage found.
     diagnostics: Vec<Diagnostic>,
     /// What plans and their encoding found, as far as they were made.
@@ -57,14 +57,13 @@ impl Config {
     pub fn new(
         generation: u64,
         (mesh, diagnostics): (Mesh, Vec<Diagnostic>),
-        (pods, secrets): (Table<Pod>, Table<TlsSecret>),
+        snapshot: Snapshot,
         interner: Arc<Interner>,
     ) -> Self {
         Self {
             generation,
-            mesh,
-            pods,
-            secrets,
+            mesh: Arc::new(mesh),
+            snapshot,
             diagnostics,
             found: Mutex::default(),
             scopes: Mutex::default(),
@@ -96,7 +95,7 @@ impl Config {
             ProxyRole::Router => {
                 let (plan, diagnostics) = plan::gateway(&self.mesh, node);
                 self.note(diagnostics);
-                let (encoded, diagnostics) = envoy::gateway(&plan, &self.secrets);
+                let (encoded, diagnostics) = envoy::gateway(&plan, &self.snapshot.tls_secrets);
                 self.note(diagnostics);
                 encoded
             }
