@@ -1,6 +1,6 @@
 //! Installs the mesh in a cluster as its users do: the chart, then a MeshInstallation.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -57,12 +57,6 @@ pub fn gateway_api(cluster: &Cluster, tools: &Tools, steps: &mut Steps) -> Resul
 fn chart(cluster: &Cluster, source: &Source) -> Result<()> {
     let chart = project().join(CHART);
     ensure!(chart.is_dir(), "there is no {CHART} in this checkout: check it out whole");
-    let crds = chart.join("crds");
-    // helm installs these but never upgrades them.
-    if crds.is_dir() && fs::read_dir(&crds)?.next().is_some() {
-        let crds = crds.to_string_lossy();
-        cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &crds])?;
-    }
     let chart = chart.to_string_lossy();
     let values = format!(
         "image.registry={},image.tag={},image.pullPolicy=IfNotPresent",

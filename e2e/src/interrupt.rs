@@ -67,6 +67,8 @@ pub struct Undo(u64);
 
 impl Drop for Undo {
     fn drop(&mut self) {
+        // A step that fails because its commands were ended must not take its clean-up back.
+        checkpoint();
         lock(&CLEANUPS).retain(|(id, _)| *id != self.0);
     }
 }

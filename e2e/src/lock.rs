@@ -82,7 +82,8 @@ mod tests {
         let holder = Lock::try_take(&path).unwrap().unwrap_err();
         assert_eq!(holder.pid, std::process::id().to_string());
         drop(held);
-        assert!(Lock::try_take(&path).unwrap().is_ok());
+        // A program that another test starts may hold a copy of the file for a moment.
+        Lock::take(&path, |_| ()).unwrap();
         fs::remove_file(path).unwrap();
     }
 }

@@ -39,6 +39,9 @@ const CARGO_DENY: &str = "0.18.9";
 /// take more memory.
 const SIDE_BY_SIDE: usize = 2;
 
+/// Folder for temporary files of a build.
+const SCRATCH: &str = ".tmp";
+
 /// What can be installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
@@ -251,7 +254,11 @@ fn in_folder(
     let _undo = interrupt::on_interrupt(move || {
         remove_folder(&undo).ok();
     });
-    build(&temporary).with_context(|| format!("cannot install {name}"))?;
+    if let Err(error) = build(&temporary) {
+        remove_folder(&temporary)?;
+        return Err(error.context(format!("cannot install {name}")));
+    }
+    remove_folder(&temporary.join(SCRATCH))?;
     fs::rename(&temporary, &done)?;
     Ok(done)
 }

@@ -38,7 +38,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     layers.dedup();
     let mut steps = Steps::new();
     let mut totals = Totals::default();
-    let run = calibrate::fitting(&layers, &mut steps, &mut totals)?;
+    let run = calibrate::fitting(&cache, &layers, &mut steps, &mut totals)?;
     if run.iter().any(|layer| needs_root(*layer)) && preflight::is_root()? {
         steps.run("packages of the distribution are there", || tools::system_packages(&cache))?;
     }
@@ -66,7 +66,13 @@ fn one(
     }
     match layer {
         Layer::Fmt => {
-            cargo::check(cache, steps, totals, "fmt", &["fmt", "--all", "--check"]);
+            cargo::check(
+                cache,
+                steps,
+                totals,
+                "fmt",
+                &["fmt", "--all", "--check", "--", "--color=never"],
+            );
             Ok(())
         }
         Layer::Clippy => {

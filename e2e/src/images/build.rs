@@ -58,6 +58,7 @@ pub fn cargo(cache: &Cache) -> Command {
             command.env_remove(&name);
         }
     }
+    command.env("CARGO_TERM_COLOR", "never");
     command.env("CARGO_TARGET_DIR", cache.target()).current_dir(project());
     command
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{KUBERNETES, find_program, in_folder, wheel};
+use super::{KUBERNETES, SCRATCH, find_program, in_folder, wheel};
 use crate::{
     cache::{Cache, project},
     process,
@@ -65,6 +65,13 @@ fn command(go: &Path) -> Command {
     command
 }
 
+/// Go leaves its temporary files behind when it is ended; here they go with the unfinished tool.
+fn scratch(folder: &Path) -> Result<PathBuf> {
+    let scratch = folder.join(SCRATCH);
+    fs::create_dir_all(&scratch)?;
+    Ok(scratch)
+}
+
 /// The multi-call Kubernetes binary, with a link for each of its parts.
 pub fn node(go: &Path, folder: &Path, log: &Path) -> Result<()> {
     let version = "k8s.io/component-base/version";
@@ -92,6 +99,7 @@ pub fn module(
 ) -> Result<()> {
     process::logged(
         command(go)
+            .env("GOTMPDIR", scratch(folder)?)
             .args(["build", "-trimpath", "-buildvcs=false", "-ldflags"])
             .arg(format!("-s -w {flags}").trim_end())
             .arg("-o")
@@ -106,6 +114,7 @@ pub fn module(
 pub fn install(go: &Path, programs: &[String], folder: &Path, log: &Path) -> Result<()> {
     process::logged(
         command(go)
+            .env("GOTMPDIR", scratch(folder)?)
             .args(["install", "-trimpath", "-ldflags", "-s -w"])
             .args(programs)
             .env("GOBIN", folder)
