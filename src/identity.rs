@@ -45,6 +45,8 @@ impl FromStr for SpiffeId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -55,10 +57,33 @@ mod tests {
 
     #[test]
     fn refuses_other_forms() {
-        for text in ["", "spiffe://td", "spiffe://td/ns//sa/x", "https://td/ns/a/sa/b",
-            "spiffe://td/ns/a/sa/b/c", "spiffe:///ns/a/sa/b"]
-        {
+        for text in [
+            "",
+            "spiffe://td",
+            "spiffe://td/ns//sa/x",
+            "https://td/ns/a/sa/b",
+            "spiffe://td/ns/a/sa/b/c",
+            "spiffe:///ns/a/sa/b",
+        ] {
             assert!(text.parse::<SpiffeId>().is_err(), "{text}");
+        }
+    }
+    proptest! {
+        #[test]
+        fn parsing_undoes_printing(
+            trust_domain in "[a-z0-9._-]{1,40}",
+            namespace in "[a-z0-9-]{1,63}",
+            service_account in "[a-z0-9.-]{1,80}",
+        ) {
+            let id = SpiffeId { trust_domain, namespace, service_account };
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+        }
+
+        #[test]
+        fn printing_undoes_parsing(text in "(spiffe://)?[a-z/]{0,12}(/ns/)?[a-z/]{0,6}(/sa/)?.{0,6}") {
+            if let Ok(id) = text.parse::<SpiffeId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
         }
     }
 }

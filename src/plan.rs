@@ -1,1 +1,100 @@
-//! plan
+//! Mesh × proxy → what that proxy must do, in the mesh's words. Pure: no Envoy here, no I/O.
+//!
+//! Three plans: [`outbound`] is shared by all sidecars of a [`ScopeKey`], [`inbound`] is a workload's
+//! own, [`gateway`] a gateway pod's. Each is made of parts that can be made alone for one asked name
+//! ([`View::virtual_host`], [`View::cluster`], [`View::service_listeners`]): the plans here are loops
+//! over those.
+
+pub mod cluster;
+mod domains;
+pub mod gateway;
+pub mod inbound;
+pub mod outbound;
+pub mod route;
+mod view;
+
+use std::{net::IpAddr, sync::Arc};
+
+pub use self::{
+    cluster::{Cluster, ClusterId, Discovery, UpstreamProtocol, UpstreamTls},
+    gateway::{GatewayListener, GatewayPlan, GatewayServes, TlsChain, gateway},
+    inbound::{InboundPlan, InboundPort, inbound},
+    outbound::{OutboundListener, OutboundPlan, Serves, outbound},
+    route::{Action, Fallback, Route, RouteTable, Share, TableName, VirtualHost},
+    view::View,
+};
+use crate::mesh::{Mesh, ProxyNode};
+
+/// What makes two sidecars share an outbound plan: everything that [`outbound`] reads besides the
+/// mesh.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ScopeKey {
+    pub namespace: Arc<str>,
+    pub families: Families,
+}
+
+/// Address families that a proxy can use. Envoy refuses a listener on a family that its kernel does
+/// not have, so we name only those of the pod's own addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Families {
+    pub v4: bool,
+    pub v6: bool,
+}
+
+impl Families {
+    pub fn of(addresses: &[IpAddr]) -> Self {
+        let v6 = addresses.iter().any(IpAddr::is_ipv6);
+        // A proxy that names no address is taken for IPv4.
+        Self { v4: addresses.iter().any(IpAddr::is_ipv4) || !v6, v6 }
+    }
+
+    pub fn includes(self, address: &IpAddr) -> bool {
+        if address.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
+pub fn scope(_mesh: &Mesh, node: &ProxyNode) -> ScopeKey {
+    ScopeKey { namespace: node.key.namespace.clone(), families: Families::of(&node.addresses) }
+}
+
+/// The port that gateway pods listen on for a port of their Service. Pods run without privileges,
+/// so ports under 1024 are moved up: 80 → 8080, 443 → 8443.
+pub fn gateway_target_port(port: u16) -> u16 {
+    if port < 1024 { port + 8000 } else { port }
+}
+
+/// Whether `pattern` (a host name, `*.suffix` or `*`) covers `host` (which may be a pattern too).
+pub(crate) fn host_covers(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        None => pattern == host,
+        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix) || pattern == host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privileged_ports_move_up() {
+        let moved: Vec<u16> = [80, 443, 1023, 1024, 8080, 65535].map(gateway_target_port).into();
+        assert_eq!(moved, [8080, 8443, 9023, 1024, 8080, 65535]);
+    }
+
+    #[test]
+    fn wildcards_cover_subdomains_only() {
+        for (pattern, host, covers) in [
+            ("*", "a.b", true),
+            ("*", "*", true),
+            ("*.b", "a.b", true),
+            ("*.b", "c.a.b", true),
+            ("*.b", "*.a.b", true),
+            ("*.b", "b", false),
+            ("*.b", ".b", false),
+            ("a.b", "a.b", true),
+            ("a.b", "*.b", false),
+        ] {
+            assert_eq!(host_covers(pattern, host), covers, "{pattern} {host}");
+        }
+    }
+}

@@ -2,4 +2,12 @@
 
 pub mod resource;
 
+pub mod server;
+pub mod session;
+pub mod subscription;
+pub mod view;
+pub mod wire;
+
 pub use resource::{Resource, ResourceSet, ResourceType};
+pub use session::{Rejection, Request, Response, Session, Variant};
+pub use view::{Memo, View};

@@ -448,6 +448,8 @@ pub struct GatewayServers {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayServer {
+    /// Its place in the object's list, where servers may be missing that cannot be served.
+    pub index: usize,
     /// Listener name (Gateway API) or port name (Istio).
     pub name: String,
     /// The Service's port; pods listen on `target`.
@@ -459,9 +461,15 @@ pub struct GatewayServer {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayProtocol {
-    Http { redirect_to_https: bool },
+    Http {
+        redirect_to_https: bool,
+    },
     /// TLS terminated with these Secrets; empty where none is usable (then connections are refused).
-    Https { credentials: Vec<Key> },
+    /// A key without a namespace means the namespace of the gateway pod: an Istio Gateway selects
+    /// pods of any namespace, so only a gateway's own plan can tell.
+    Https {
+        credentials: Vec<Key>,
+    },
 }
 
 /// What a PeerAuthentication says.

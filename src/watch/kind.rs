@@ -27,6 +27,8 @@ pub trait Kind:
 
     fn trim(self) -> Self::Trimmed;
     fn table(snapshot: &mut Snapshot) -> &mut Table<Self::Trimmed>;
+    /// Whether the table need not even be touched.
+    fn is_same(old: Option<&Self::Trimmed>, new: Option<&Self::Trimmed>) -> bool;
     /// What the replacement of `old` by `new` means; nothing, if what is read of it is the same.
     fn changes(
         key: &Key,
@@ -80,6 +82,9 @@ macro_rules! trimmed_kinds {
             fn table(snapshot: &mut Snapshot) -> &mut Table<Self::Trimmed> {
                 &mut snapshot.$table
             }
+            fn is_same(old: Option<&Self::Trimmed>, new: Option<&Self::Trimmed>) -> bool {
+                old == new
+            }
             fn changes(
                 _: &Key,
                 old: Option<&Self::Trimmed>,
@@ -111,6 +116,12 @@ macro_rules! configuration_kinds {
             }
             fn table(snapshot: &mut Snapshot) -> &mut Table<Self> {
                 &mut snapshot.$table
+            }
+            fn is_same(old: Option<&Self>, new: Option<&Self>) -> bool {
+                // A new version is kept even if only its status differs: who writes status must
+                // know what is there.
+                let version = |o: &Self| o.metadata.resource_version.clone();
+                old.map(version) == new.map(version)
             }
             fn changes(
                 _: &Key,
@@ -151,6 +162,10 @@ impl Kind for EndpointSlice {
         &mut snapshot.endpoint_slices
     }
 
+    fn is_same(old: Option<&Self::Trimmed>, new: Option<&Self::Trimmed>) -> bool {
+        old == new
+    }
+
     fn changes(
         key: &Key,
         old: Option<&Self::Trimmed>,
@@ -176,6 +191,10 @@ impl Kind for core::Pod {
 
     fn table(snapshot: &mut Snapshot) -> &mut Table<Self::Trimmed> {
         &mut snapshot.pods
+    }
+
+    fn is_same(old: Option<&Self::Trimmed>, new: Option<&Self::Trimmed>) -> bool {
+        old == new
     }
 
     fn changes(

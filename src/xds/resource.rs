@@ -52,12 +52,19 @@ pub struct Resource {
     pub version: u64,
     /// The encoded message, without the `Any` around it.
     pub body: Bytes,
+    /// For a cluster with endpoints from EDS: their name. Envoy holds an updated cluster back until
+    /// they are sent again, even unchanged.
+    pub warmed_by: Option<Arc<str>>,
 }
 
 /// A message that is a resource of one type and knows its own name.
 pub trait Discoverable: Message + Name {
     const TYPE: ResourceType;
     fn resource_name(&self) -> &str;
+    /// The endpoints that it waits for.
+    fn warmed_by(&self) -> Option<&str> {
+        None
+    }
 }
 
 macro_rules! discoverable {
@@ -71,8 +78,20 @@ macro_rules! discoverable {
     )*};
 }
 
+impl Discoverable for Cluster {
+    const TYPE: ResourceType = ResourceType::Cluster;
+
+    fn resource_name(&self) -> &str {
+        &self.name
+    }
+
+    fn warmed_by(&self) -> Option<&str> {
+        let eds = self.eds_cluster_config.as_ref()?;
+        Some(if eds.service_name.is_empty() { &self.name } else { &eds.service_name })
+    }
+}
+
 discoverable! {
-    Cluster => Cluster, name;
     ClusterLoadAssignment => Endpoints, cluster_name;
     Listener => Listener, name;
     RouteConfiguration => Route, name;
@@ -81,9 +100,22 @@ discoverable! {
 
 impl Resource {
     pub fn encode<M: Discoverable>(message: &M) -> Self {
-        let body = Bytes::from(message.encode_to_vec());
+        let encoded = Self::from_encoded(message.resource_name(), message.encode_to_vec());
+        encoded.waiting_for(message.warmed_by())
+    }
+
+    /// A message that is encoded already.
+    pub fn from_encoded(name: &str, body: Vec<u8>) -> Self {
+        let body = Bytes::from(body);
         let version = xxhash_rust::xxh3::xxh3_64(&body);
-        Self { name: message.resource_name().into(), version, body }
+        Self { name: name.into(), version, body, warmed_by: None }
+    }
+
+    /// The same, of a cluster whose endpoints have this name.
+    #[must_use]
+    pub fn waiting_for(mut self, endpoints: Option<&str>) -> Self {
+        self.warmed_by = endpoints.map(Into::into);
+        self
     }
 }
 
@@ -95,11 +127,28 @@ pub struct ResourceSet {
 
 impl ResourceSet {
     pub fn insert<M: Discoverable>(&mut self, message: &M) {
-        let resource = Resource::encode(message);
+        self.insert_encoded(Resource::encode(message));
+    }
+
+    pub fn insert_encoded(&mut self, resource: Resource) {
         self.by_name.insert(resource.name.clone(), Arc::new(resource));
     }
 
     pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
         self.by_name.get(name)
+    }
+
+    /// Whether both hold the same names in the same versions.
+    pub fn same_versions(&self, other: &Self) -> bool {
+        self.by_name.len() == other.by_name.len()
+            && self.by_name.iter().zip(&other.by_name).all(|((name, ours), (other, theirs))| {
+                name == other && ours.version == theirs.version
+            })
+    }
+}
+
+impl FromIterator<Arc<Resource>> for ResourceSet {
+    fn from_iter<I: IntoIterator<Item = Arc<Resource>>>(resources: I) -> Self {
+        Self { by_name: resources.into_iter().map(|r| (r.name.clone(), r)).collect() }
     }
 }

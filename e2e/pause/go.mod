@@ -1,0 +1,3 @@
+module meshwright.dev/e2e/pause
+
+go 1.26

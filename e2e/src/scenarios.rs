@@ -1,0 +1,67 @@
+//! What the demo shows and the cluster tests prove, in terms of a running cluster alone.
+//!
+//! - [`client`] makes requests, from pods and from the machine; [`metrics`] reads what proxies count
+//! - [`manifest`] makes Kubernetes objects; [`testbed`] is what most tests share
+//! - the other modules are the tests, by what they are about
+
+mod bad_input;
+mod balancing;
+mod client;
+mod collector;
+mod demo;
+mod destinations;
+mod gateway;
+mod identity;
+mod installation;
+mod load;
+mod manifest;
+mod memory;
+mod metrics;
+mod probes;
+mod protocols;
+mod readiness;
+mod resilience;
+mod testbed;
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+
+pub use self::demo::demo;
+
+/// One test in a cluster that has the mesh installed.
+pub struct Scenario {
+    pub name: &'static str,
+    pub run: fn(&Cluster) -> Result<()>,
+}
+
+/// Every test, in the order to run them in. They share a testbed, which the last one takes away.
+pub fn all() -> Vec<Scenario> {
+    vec![
+        Scenario { name: "installation", run: installation::shows_its_state },
+        Scenario { name: "bad-installation", run: bad_input::invalid_installation_is_refused },
+        Scenario { name: "bad-review", run: bad_input::malformed_review_gets_an_error },
+        Scenario { name: "bad-routes", run: bad_input::routes_to_nowhere_say_so },
+        Scenario { name: "protocols-permissive", run: protocols::permissive },
+        Scenario { name: "protocols-strict", run: protocols::strict },
+        Scenario { name: "forged-identity", run: identity::forged_identity_is_dropped },
+        Scenario { name: "headless", run: destinations::headless },
+        Scenario { name: "external-name", run: destinations::external_name },
+        Scenario { name: "unknown-destinations", run: destinations::unknown_passes_through },
+        Scenario { name: "load-balancing", run: balancing::round_robin_and_least_request },
+        Scenario { name: "traffic-split", run: balancing::ninety_to_ten },
+        Scenario { name: "gateway-istio", run: gateway::istio },
+        Scenario { name: "gateway-api", run: gateway::gateway_api },
+        Scenario { name: "probes", run: probes::work_under_strict },
+        Scenario { name: "memory", run: memory::within_budget },
+        Scenario { name: "rolling-restart", run: resilience::rolling_restart_loses_nothing },
+        Scenario { name: "control-plane-outage", run: resilience::control_plane_outage },
+        Scenario { name: "certificate-renewal", run: identity::renewal_drops_nothing },
+        Scenario { name: "cleanup", run: testbed::remove },
+    ]
+}
+
+/// What is measured and not judged: a busy machine would make a flaky test of it.
+pub fn measurements() -> Vec<Scenario> {
+    vec![Scenario { name: "readiness", run: readiness::measure_readiness }]
+}

@@ -1,0 +1,311 @@
+//! What the agent is told through its environment. Pure: the environment is an input.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{agent::probe::Probe, identity::SpiffeId};
+
+/// Ports that are the same in every pod.
+pub mod ports {
+    /// Envoy's administration, on loopback.
+    pub const ADMIN: u16 = 15000;
+    /// The agent: merged metrics, probes, drain.
+    pub const AGENT: u16 = 15020;
+    /// Readiness alone.
+    pub const HEALTH: u16 = 15021;
+    /// Envoy's own metrics.
+    pub const METRICS: u16 = 15090;
+}
+
+/// What kind of proxy this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Sidecar,
+    /// A gateway.
+    Router,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sidecar => "sidecar",
+            Self::Router => "router",
+        })
+    }
+}
+
+impl FromStr for Role {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "sidecar" => Ok(Self::Sidecar),
+            "router" => Ok(Self::Router),
+            _ => Err("it must be sidecar or router"),
+        }
+    }
+}
+
+/// Where the control plane is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// The name in its certificate.
+    pub host: String,
+    pub port: u16,
+}
+
+impl FromStr for Discovery {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "it must be HOST:PORT";
+        let (host, port) = text.rsplit_once(':').ok_or(FORM)?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() {
+            return Err(FORM);
+        }
+        Ok(Self { host: host.to_owned(), port: port.parse().map_err(|_| FORM)? })
+    }
+}
+
+impl Discovery {
+    /// The name to look up. `x.y.svc` has fewer dots than a resolver takes for a whole name, so it
+    /// would go through the search list first; the whole name costs one question.
+    pub fn lookup_name(&self, cluster_domain: &str) -> String {
+        match self.host.rsplit_once('.') {
+            Some((_, "svc")) => format!("{}.{cluster_domain}.", self.host),
+            _ => self.host.clone(),
+        }
+    }
+}
+
+/// Where the application's own metrics are.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct AppMetrics {
+    pub port: u16,
+    #[serde(default = "metrics_path")]
+    pub path: String,
+}
+
+fn metrics_path() -> String {
+    "/metrics".to_owned()
+}
+
+/// All that the agent is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub role: Role,
+    pub pod_name: String,
+    pub pod_ip: IpAddr,
+    pub node_name: String,
+    /// The workload's identity: trust domain, namespace and service account.
+    pub identity: SpiffeId,
+    pub discovery: Discovery,
+    pub cluster_domain: String,
+    pub cluster_id: String,
+    pub revision: String,
+    pub labels: BTreeMap<String, String>,
+    pub workload: String,
+    pub proxy_log_level: String,
+    pub concurrency: u32,
+    /// How long connections may take to end when the pod is stopped.
+    pub drain: Duration,
+    /// The application's probes, by the path under which the kubelet asks for them.
+    pub app_probes: BTreeMap<String, Probe>,
+    pub app_metrics: Option<AppMetrics>,
+    /// For how long certificates are asked for.
+    pub certificate_ttl: Duration,
+    /// The Envoy binary.
+    pub envoy: PathBuf,
+    /// Where the socket and Envoy's bootstrap are written.
+    pub run_dir: PathBuf,
+    /// Where the token and the root certificate are mounted.
+    pub identity_dir: PathBuf,
+}
+
+/// What is wrong with the environment.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    #[error("the environment variable {0} is not set; the injector sets it in every pod")]
+    Missing(&'static str),
+    #[error("the environment variable {name} is {value:?}: {reason}")]
+    Invalid { name: &'static str, value: String, reason: String },
+}
+
+impl Settings {
+    /// Reads the settings with `get`, which knows the environment.
+    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let env = Env(get);
+        let pod_name = env.required("POD_NAME")?;
+        Ok(Self {
+            role: env.or("MESHWRIGHT_ROLE", Role::Sidecar)?,
+            pod_ip: env.parse_required("POD_IP")?,
+            node_name: env.text("NODE_NAME", ""),
+            identity: SpiffeId {
+                trust_domain: env.text("MESHWRIGHT_TRUST_DOMAIN", "cluster.local"),
+                namespace: env.required("POD_NAMESPACE")?,
+                service_account: env.required("SERVICE_ACCOUNT")?,
+            },
+            discovery: env.parse_required("MESHWRIGHT_DISCOVERY_ADDRESS")?,
+            cluster_domain: env.text("MESHWRIGHT_CLUSTER_DOMAIN", "cluster.local"),
+            cluster_id: env.text("MESHWRIGHT_CLUSTER_ID", "Kubernetes"),
+            revision: env.text("MESHWRIGHT_REVISION", "default"),
+            labels: env.json("MESHWRIGHT_LABELS")?.unwrap_or_default(),
+            workload: env.text("MESHWRIGHT_WORKLOAD", &pod_name),
+            proxy_log_level: env.text("MESHWRIGHT_PROXY_LOG_LEVEL", "warning"),
+            concurrency: env.or("MESHWRIGHT_CONCURRENCY", 2)?,
+            drain: env.seconds("MESHWRIGHT_DRAIN_SECONDS", 5)?,
+            app_probes: env.json("MESHWRIGHT_APP_PROBES")?.unwrap_or_default(),
+            app_metrics: env.json("MESHWRIGHT_APP_METRICS")?,
+            certificate_ttl: env.seconds("MESHWRIGHT_CERTIFICATE_SECONDS", 24 * 3600)?,
+            envoy: env.text("MESHWRIGHT_ENVOY", "/usr/local/bin/envoy").into(),
+            run_dir: env.text("MESHWRIGHT_RUN_DIR", "/var/run/meshwright").into(),
+            identity_dir: env.text("MESHWRIGHT_IDENTITY_DIR", "/var/run/secrets/meshwright").into(),
+            pod_name,
+        })
+    }
+
+    pub fn sds_socket(&self) -> PathBuf {
+        self.run_dir.join("sds.sock")
+    }
+
+    pub fn bootstrap_file(&self) -> PathBuf {
+        self.run_dir.join("envoy.json")
+    }
+
+    pub fn token_file(&self) -> PathBuf {
+        self.identity_dir.join("token")
+    }
+
+    pub fn roots_file(&self) -> PathBuf {
+        self.identity_dir.join("root-cert.pem")
+    }
+}
+
+/// The environment, with errors that name the variable. An empty variable is as none.
+struct Env<F>(F);
+
+impl<F: Fn(&str) -> Option<String>> Env<F> {
+    fn get(&self, name: &'static str) -> Option<String> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    fn required(&self, name: &'static str) -> Result<String, Error> {
+        self.get(name).ok_or(Error::Missing(name))
+    }
+
+    fn text(&self, name: &'static str, default: &str) -> String {
+        self.get(name).unwrap_or_else(|| default.to_owned())
+    }
+
+    fn or<T: FromStr<Err: fmt::Display>>(
+        &self,
+        name: &'static str,
+        default: T,
+    ) -> Result<T, Error> {
+        self.get(name).map_or(Ok(default), |value| parse(name, value))
+    }
+
+    fn parse_required<T: FromStr<Err: fmt::Display>>(
+        &self,
+        name: &'static str,
+    ) -> Result<T, Error> {
+        parse(name, self.required(name)?)
+    }
+
+    fn seconds(&self, name: &'static str, default: u64) -> Result<Duration, Error> {
+        self.or(name, default).map(Duration::from_secs)
+    }
+
+    fn json<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, Error> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match serde_json::from_str(&value) {
+            Ok(parsed) => Ok(Some(parsed)),
+            Err(error) => Err(Error::Invalid { name, value, reason: error.to_string() }),
+        }
+    }
+}
+
+fn parse<T: FromStr<Err: fmt::Display>>(name: &'static str, value: String) -> Result<T, Error> {
+    match value.parse() {
+        Ok(parsed) => Ok(parsed),
+        Err(error) => Err(Error::Invalid { name, reason: error.to_string(), value }),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    const POD: [(&str, &str); 5] = [
+        ("POD_NAME", "cart-1"),
+        ("POD_NAMESPACE", "shop"),
+        ("POD_IP", "10.1.2.3"),
+        ("SERVICE_ACCOUNT", "cart"),
+        ("MESHWRIGHT_DISCOVERY_ADDRESS", "meshwright-control-plane.meshwright-system.svc:15012"),
+    ];
+
+    /// The settings of an ordinary pod, with `changes` to its environment; "" unsets.
+    pub(in crate::agent) fn settings(changes: &[(&str, &str)]) -> Result<Settings, Error> {
+        Settings::from_env(|name| {
+            let found = changes.iter().chain(&POD).find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn what_the_injector_leaves_out_has_defaults() {
+        let settings = settings(&[]).unwrap();
+        assert_eq!(settings.role, Role::Sidecar);
+        assert_eq!(settings.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/cart");
+        assert_eq!(settings.workload, "cart-1");
+        assert_eq!(settings.concurrency, 2);
+        assert_eq!(settings.sds_socket(), PathBuf::from("/var/run/meshwright/sds.sock"));
+    }
+
+    #[test]
+    fn errors_name_the_variable() {
+        let cases = [
+            ("POD_IP", "", "POD_IP is not set"),
+            ("POD_IP", "nine", "POD_IP is \"nine\""),
+            ("MESHWRIGHT_ROLE", "boss", "it must be sidecar or router"),
+            ("MESHWRIGHT_DISCOVERY_ADDRESS", "host", "it must be HOST:PORT"),
+            ("MESHWRIGHT_DISCOVERY_ADDRESS", "host:x", "it must be HOST:PORT"),
+            ("MESHWRIGHT_LABELS", "{", "MESHWRIGHT_LABELS is \"{\""),
+            ("MESHWRIGHT_CONCURRENCY", "-1", "MESHWRIGHT_CONCURRENCY is \"-1\""),
+            ("MESHWRIGHT_APP_METRICS", "{\"port\":99999}", "MESHWRIGHT_APP_METRICS"),
+        ];
+        for (name, value, want) in cases {
+            let got = settings(&[(name, value)]).unwrap_err().to_string();
+            assert!(got.contains(want), "{name}={value}: {got}");
+        }
+    }
+
+    #[test]
+    fn reads_the_json_variables() {
+        let settings = settings(&[
+            ("MESHWRIGHT_LABELS", r#"{"app":"cart"}"#),
+            ("MESHWRIGHT_APP_METRICS", r#"{"port":9100}"#),
+            (
+                "MESHWRIGHT_APP_PROBES",
+                r#"{"/app-health/c/readyz":{"httpGet":{"port":8080,"path":"/up"},"timeoutSeconds":3},
+                    "/app-health/c/livez":{"tcpSocket":{"port":8080},"periodSeconds":9},
+                    "/app-health/d/livez":{"grpc":{"port":8081,"service":"x"}}}"#,
+            ),
+        ])
+        .unwrap();
+        assert_eq!(settings.labels["app"], "cart");
+        assert_eq!(settings.app_metrics.unwrap().path, "/metrics");
+        assert_eq!(settings.app_probes.len(), 3);
+    }
+
+    #[test]
+    fn a_service_is_looked_up_by_its_whole_name() {
+        let name =
+            |address: &str| address.parse::<Discovery>().unwrap().lookup_name("cluster.local");
+        assert_eq!(name("a.b.svc:15012"), "a.b.svc.cluster.local.");
+        assert_eq!(name("a.example.org:1"), "a.example.org");
+        assert_eq!(name("[::1]:1"), "::1");
+    }
+}

@@ -1,0 +1,257 @@
+//! Clusters.
+
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            cluster::v3::{
+                CircuitBreakers, Cluster as PbCluster, UpstreamConnectionOptions,
+                circuit_breakers::Thresholds,
+                cluster::{
+                    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
+                    LbPolicy, TransportSocketMatch,
+                },
+            },
+            core::v3::{
+                BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Http2ProtocolOptions,
+                TcpKeepalive, TransportSocket,
+            },
+            endpoint::v3::{
+                ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+                lb_endpoint::HostIdentifier,
+            },
+        },
+        extensions::upstreams::http::v3::{
+            HttpProtocolOptions,
+            http_protocol_options::{
+                ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+                explicit_http_config::ProtocolConfig,
+            },
+        },
+    },
+    google::protobuf::{Any, Struct, Value, value},
+};
+use prost::Message;
+
+use super::{
+    message::{any, dns_address, from_ads, number, seconds, socket_address},
+    names, ordered, tls,
+};
+use crate::{
+    mesh::{Host, LoadBalancing, MeshConfig},
+    plan::{Cluster, Discovery, Families, UpstreamProtocol, UpstreamTls},
+    xds::{Resource, ResourceSet, resource::Discoverable},
+};
+
+/// The metadata namespace of what we tell Envoy about services and endpoints.
+pub const METADATA: &str = "meshwright";
+
+/// Gateways serve strangers: what one connection may pile up is bounded more tightly than in
+/// sidecars, where Envoy's 1 MiB lets request bodies be kept for retries.
+const GATEWAY_BUFFER_BYTES: u32 = 32 * 1024;
+
+/// The cluster of a service, for `outbound` and `gateway` alike.
+pub fn service(cluster: &Cluster, config: &MeshConfig, from_gateway: bool) -> Resource {
+    let (kind, lb_policy) = match &cluster.discovery {
+        Discovery::Endpoints(_) => (DiscoveryType::Eds, policy(cluster.load_balancing)),
+        Discovery::ClientsChoice => (DiscoveryType::OriginalDst, LbPolicy::ClusterProvided),
+        Discovery::Dns { .. } => (DiscoveryType::StrictDns, policy(cluster.load_balancing)),
+    };
+    let mut message = base(names::cluster(&cluster.id), kind, lb_policy);
+    match &cluster.discovery {
+        Discovery::Endpoints(name) => {
+            message.eds_cluster_config = Some(EdsClusterConfig {
+                eds_config: Some(from_ads()),
+                service_name: name.to_string(),
+            });
+        }
+        Discovery::Dns { host, port } => {
+            message.load_assignment = Some(dns_endpoint(&message.name, host, *port));
+            message.dns_lookup_family = DnsLookupFamily::All.into();
+            message.respect_dns_ttl = true;
+        }
+        Discovery::ClientsChoice => {}
+    }
+    message.typed_extension_protocol_options = http_options(cluster.protocol);
+    message.per_connection_buffer_limit_bytes =
+        from_gateway.then_some(GATEWAY_BUFFER_BYTES).and_then(number);
+    set_tls(&mut message, cluster, config);
+    let key = &cluster.service;
+    with_service(&message, &cluster.host, &key.name, &key.namespace)
+}
+
+/// The clusters that every sidecar's outbound side has.
+pub fn insert_well_known(set: &mut ResourceSet) {
+    set.insert_encoded(passthrough());
+    set.insert_encoded(black_hole());
+}
+
+/// Wherever the client wanted to go, in whatever HTTP version it speaks.
+fn passthrough() -> Resource {
+    let mut cluster = base(
+        names::PASSTHROUGH.to_owned(),
+        DiscoveryType::OriginalDst,
+        LbPolicy::ClusterProvided,
+    );
+    cluster.typed_extension_protocol_options = http_options(UpstreamProtocol::AsDownstream);
+    with_service(&cluster, "unknown", names::PASSTHROUGH, "unknown")
+}
+
+/// No endpoints: connections are closed, requests answered with 503.
+pub fn black_hole() -> Resource {
+    let cluster =
+        base(names::BLACK_HOLE.to_owned(), DiscoveryType::Static, LbPolicy::RoundRobin);
+    with_service(&cluster, "unknown", names::BLACK_HOLE, "unknown")
+}
+
+/// The application behind an inbound port, or behind any.
+pub fn application(name: String, protocol: UpstreamProtocol, families: Families) -> PbCluster {
+    let mut cluster = base(name, DiscoveryType::OriginalDst, LbPolicy::ClusterProvided);
+    cluster.typed_extension_protocol_options = http_options(protocol);
+    // The redirection rules let connections from these addresses through to the application.
+    let v4 = || socket_address([127, 0, 0, 6].into(), 0);
+    let v6 = || socket_address([0, 0, 0, 0, 0, 0, 0, 6].into(), 0);
+    let both = families.v4 && families.v6;
+    cluster.upstream_bind_config = Some(BindConfig {
+        source_address: Some(if families.v4 { v4() } else { v6() }),
+        extra_source_addresses: both
+            .then(|| ExtraSourceAddress { address: Some(v6()), socket_options: None })
+            .into_iter()
+            .collect(),
+        ..BindConfig::default()
+    });
+    cluster
+}
+
+fn base(name: String, kind: DiscoveryType, lb_policy: LbPolicy) -> PbCluster {
+    PbCluster {
+        name,
+        connect_timeout: seconds(10),
+        lb_policy: lb_policy.into(),
+        circuit_breakers: Some(unlimited()),
+        // A peer that went away without a word is noticed after about five minutes, not hours.
+        upstream_connection_options: Some(UpstreamConnectionOptions {
+            tcp_keepalive: Some(TcpKeepalive {
+                keepalive_probes: number(3),
+                keepalive_time: number(180),
+                keepalive_interval: number(30),
+            }),
+            ..UpstreamConnectionOptions::default()
+        }),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind.into())),
+        ..PbCluster::default()
+    }
+}
+
+/// Envoy's own limits (1,024 connections and requests, three retries) would surprise people who
+/// have asked for none.
+fn unlimited() -> CircuitBreakers {
+    let thresholds = Thresholds {
+        max_connections: number(u32::MAX),
+        max_pending_requests: number(u32::MAX),
+        max_requests: number(u32::MAX),
+        max_retries: number(u32::MAX),
+        ..Thresholds::default()
+    };
+    CircuitBreakers { thresholds: vec![thresholds], per_host_thresholds: Vec::new() }
+}
+
+fn policy(load_balancing: LoadBalancing) -> LbPolicy {
+    match load_balancing {
+        LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
+        LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
+        LoadBalancing::Random => LbPolicy::Random,
+    }
+}
+
+fn dns_endpoint(cluster: &str, host: &Host, port: u16) -> ClusterLoadAssignment {
+    let endpoint =
+        Endpoint { address: Some(dns_address(host, port)), ..Endpoint::default() };
+    let endpoint = LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
+        ..LbEndpoint::default()
+    };
+    ClusterLoadAssignment {
+        cluster_name: cluster.to_owned(),
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: vec![endpoint],
+            ..LocalityLbEndpoints::default()
+        }],
+        ..ClusterLoadAssignment::default()
+    }
+}
+
+type Extensions = std::collections::HashMap<String, Any>;
+
+fn http_options(protocol: UpstreamProtocol) -> Extensions {
+    let http1 = Http1ProtocolOptions::default;
+    let http2 = Http2ProtocolOptions::default;
+    let explicit = |protocol| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(protocol),
+        })
+    };
+    let options = match protocol {
+        UpstreamProtocol::Tcp => return Extensions::new(),
+        UpstreamProtocol::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(http1())),
+        UpstreamProtocol::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2())),
+        UpstreamProtocol::AsDownstream => {
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+                http_protocol_options: Some(http1()),
+                http2_protocol_options: Some(http2()),
+                http3_protocol_options: None,
+            })
+        }
+    };
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(options),
+        ..HttpProtocolOptions::default()
+    };
+    let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned();
+    Extensions::from([(name, any(&options))])
+}
+
+fn set_tls(message: &mut PbCluster, cluster: &Cluster, config: &MeshConfig) {
+    let mesh =
+        || tls::to_mesh(names::sni(&cluster.id), &cluster.identities, &config.trust_domain);
+    match cluster.tls {
+        UpstreamTls::Never => {}
+        UpstreamTls::Always => message.transport_socket = Some(mesh()),
+        UpstreamTls::Auto => {
+            message.transport_socket_matches = vec![
+                socket_for("tlsMode-istio", Some("istio"), mesh()),
+                socket_for("tlsMode-disabled", None, tls::plaintext()),
+            ];
+        }
+    }
+}
+
+fn socket_for(
+    name: &str,
+    tls_mode: Option<&str>,
+    transport_socket: TransportSocket,
+) -> TransportSocketMatch {
+    let value = |mode: &str| Value { kind: Some(value::Kind::StringValue(mode.to_owned())) };
+    let fields = tls_mode.map(|mode| ("tlsMode".to_owned(), value(mode)));
+    TransportSocketMatch {
+        name: name.to_owned(),
+        r#match: Some(Struct { fields: fields.into_iter().collect() }),
+        transport_socket: Some(transport_socket),
+    }
+}
+
+/// Encodes a cluster with what metrics say about its service.
+fn with_service(cluster: &PbCluster, host: &str, name: &str, namespace: &str) -> Resource {
+    let service = ordered::Struct::of_texts([
+        ("host", host.to_owned()),
+        ("name", name.to_owned()),
+        ("namespace", namespace.to_owned()),
+    ]);
+    let metadata = ordered::ClusterMetadata {
+        metadata: Some(ordered::Metadata {
+            filter_metadata: [(METADATA.to_owned(), service)].into(),
+        }),
+    };
+    let mut body = cluster.encode_to_vec();
+    metadata.encode_raw(&mut body);
+    Resource::from_encoded(&cluster.name, body).waiting_for(cluster.warmed_by())
+}

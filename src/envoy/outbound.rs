@@ -1,0 +1,130 @@
+//! What sidecars listen on for their applications' connections.
+
+use envoy_types::pb::envoy::config::{
+    core::v3::TrafficDirection,
+    listener::v3::{Filter, FilterChain, FilterChainMatch, Listener},
+};
+
+use super::{
+    Encoded, cluster,
+    http::{self, Clients, Routes},
+    listener::{self as parts, PLAIN_HTTP},
+    message::{no, seconds, yes},
+    names, route,
+    telemetry::{self, Reporter},
+};
+use crate::{
+    mesh::MeshConfig,
+    plan::{ClusterId, Families, OutboundListener, OutboundPlan, Serves},
+};
+
+/// Where the redirection rules send all outbound connections.
+const PORT: u16 = 15001;
+/// How long a client may take to say something before its connection counts as TCP. Most speak at
+/// once; for those that wait for the server it is the delay of their connections.
+const FIRST_BYTES_SECONDS: u64 = 3;
+
+pub fn outbound(plan: &OutboundPlan) -> Encoded {
+    let mut encoded = Encoded::default();
+    cluster::insert_well_known(&mut encoded.clusters);
+    for cluster in plan.clusters.values() {
+        encoded.clusters.insert_encoded(cluster::service(cluster, &plan.config, false));
+    }
+    for table in plan.tables.values() {
+        encoded.routes.insert(&route::table(table));
+    }
+    let families = plan.families();
+    encoded.listeners.insert(&virtual_outbound(&plan.unclaimed, &plan.config, families));
+    for one in &plan.listeners {
+        encoded.listeners.insert(&listener(one, &plan.config, families));
+    }
+    encoded
+}
+
+/// The listener that all connections come in by. It hands each to the listener of its original
+/// destination, and keeps those that have none.
+pub fn virtual_outbound(
+    unclaimed: &ClusterId,
+    config: &MeshConfig,
+    families: Families,
+) -> Listener {
+    // Somebody who connects to this port itself would be connected to this port, and so on.
+    let direct = parts::chain(
+        "direct".to_owned(),
+        parts::on_port(Some(PORT)),
+        parts::tcp_proxy(names::BLACK_HOLE.to_owned(), names::BLACK_HOLE.to_owned(), Vec::new()),
+    );
+    let otherwise = FilterChain {
+        name: "otherwise".to_owned(),
+        filters: vec![to_cluster(unclaimed, config)],
+        ..FilterChain::default()
+    };
+    Listener {
+        use_original_dst: yes(),
+        filter_chains: vec![direct],
+        default_filter_chain: Some(otherwise),
+        ..parts::listener(
+            names::VIRTUAL_OUTBOUND.to_owned(),
+            &parts::every_address(families),
+            PORT,
+            TrafficDirection::Outbound,
+        )
+    }
+}
+
+/// The listener of some addresses, or of all.
+pub fn listener(one: &OutboundListener, config: &MeshConfig, families: Families) -> Listener {
+    let addresses = if one.addresses.is_empty() {
+        parts::every_address(families)
+    } else {
+        one.addresses.clone()
+    };
+    let name = names::listener(one.addresses.first(), one.port);
+    let listener = Listener {
+        bind_to_port: no(),
+        ..parts::listener(name.clone(), &addresses, one.port, TrafficDirection::Outbound)
+    };
+    match &one.serves {
+        // Nothing looks at these connections, so nothing waits for their first bytes.
+        Serves::Tcp(cluster) => Listener {
+            filter_chains: vec![FilterChain {
+                name: "tcp".to_owned(),
+                filters: vec![to_cluster(cluster, config)],
+                ..FilterChain::default()
+            }],
+            ..listener
+        },
+        Serves::Http { routes, otherwise } => {
+            let looks = FilterChainMatch {
+                transport_protocol: "raw_buffer".to_owned(),
+                application_protocols: parts::texts(&PLAIN_HTTP),
+                ..FilterChainMatch::default()
+            };
+            let logs = telemetry::of_requests(&Reporter::Source, config.access_log);
+            let manager = http::filter(
+                format!("outbound_{name}"),
+                Routes::Discovered(routes),
+                Clients::Application,
+                logs,
+            );
+            Listener {
+                listener_filters: vec![parts::tls_inspector(&[]), parts::http_inspector(&[])],
+                listener_filters_timeout: seconds(FIRST_BYTES_SECONDS),
+                continue_on_listener_filters_timeout: true,
+                filter_chains: vec![parts::chain("http".to_owned(), looks, manager)],
+                default_filter_chain: Some(FilterChain {
+                    name: "otherwise".to_owned(),
+                    filters: vec![to_cluster(otherwise, config)],
+                    ..FilterChain::default()
+                }),
+                ..listener
+            }
+        }
+    }
+}
+
+fn to_cluster(id: &ClusterId, config: &MeshConfig) -> Filter {
+    let name = names::cluster(id);
+    let logs = telemetry::of_connections(&Reporter::Source, config.access_log);
+    parts::tcp_proxy(name.clone(), name, logs)
+}

@@ -1,0 +1,152 @@
+//! What sidecars do with their applications' own connections.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{Cluster, ClusterId, Fallback, Families, RouteTable, ScopeKey, TableName, View};
+use crate::{
+    diagnostic::Diagnostic,
+    mesh::{Mesh, MeshConfig, OutboundTraffic, Protocol, Service, ServiceKind},
+};
+
+/// Ports of the sidecar itself: a listener for all addresses of one of these would take its place.
+pub const OWN_PORTS: [u16; 3] = [15001, 15006, 15090];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundPlan {
+    pub scope: ScopeKey,
+    pub config: MeshConfig,
+    pub clusters: BTreeMap<ClusterId, Cluster>,
+    pub tables: BTreeMap<TableName, RouteTable>,
+    pub listeners: Vec<OutboundListener>,
+    /// Where connections go that no listener claims.
+    pub unclaimed: ClusterId,
+}
+
+impl OutboundPlan {
+    pub fn families(&self) -> Families {
+        self.scope.families
+    }
+}
+
+/// What happens to connections for some addresses and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundListener {
+    /// Empty: every address that no other listener names.
+    pub addresses: Vec<IpAddr>,
+    pub port: u16,
+    pub serves: Serves,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serves {
+    Tcp(ClusterId),
+    /// Looks at the first bytes: HTTP goes by its routes, the rest `otherwise`.
+    Http { routes: TableName, otherwise: ClusterId },
+}
+
+/// Everything that clients of a scope may reach.
+pub fn outbound(mesh: &Mesh, scope: &ScopeKey) -> (OutboundPlan, Vec<Diagnostic>) {
+    let view = View::of_sidecars(mesh, &scope.namespace, scope.families);
+    let mut plan = OutboundPlan {
+        scope: scope.clone(),
+        config: mesh.config.clone(),
+        clusters: BTreeMap::new(),
+        tables: BTreeMap::new(),
+        listeners: Vec::new(),
+        unclaimed: view.unclaimed(),
+    };
+    let mut taken = BTreeSet::new();
+    for service in view.services() {
+        add_service(&view, service, &mut taken, &mut plan);
+    }
+    share_ports(&view, &mut plan);
+    view.add_named_clusters(plan.tables.values(), &mut plan.clusters);
+    (plan, Vec::new())
+}
+
+/// What one service adds: its clusters, and the listeners and tables of its own addresses.
+fn add_service<'a>(
+    view: &View<'a>,
+    service: &'a Service,
+    taken: &mut BTreeSet<(IpAddr, u16)>,
+    plan: &mut OutboundPlan,
+) {
+    for port in &service.ports {
+        if !matches!(service.kind, ServiceKind::ExternalName { .. }) {
+            let clusters = view.clusters(service, port);
+            plan.clusters.extend(clusters.into_iter().map(|c| (c.id.clone(), c)));
+        }
+        let (listeners, tables) = view.service_listeners(service, port);
+        for mut listener in listeners {
+            // Two headless services may have the same pods; Envoy takes one listener an address,
+            // and what a client meant is not to be seen: the first by name gets it.
+            listener.addresses.retain(|address| taken.insert((*address, listener.port)));
+            if !listener.addresses.is_empty() {
+                plan.listeners.push(listener);
+            }
+        }
+        plan.tables.extend(tables.into_iter().map(|t| (t.name.clone(), t)));
+    }
+}
+
+/// The listener and the table that all HTTP services of a port number share.
+fn share_ports<'a>(view: &View<'a>, plan: &mut OutboundPlan) {
+    let fallback = match view.mesh.config.outbound {
+        OutboundTraffic::AllowAny => Fallback::Passthrough,
+        OutboundTraffic::RegistryOnly => Fallback::Refuse,
+    };
+    for number in shared_ports(view) {
+        let table = shared_table(view, number, fallback);
+        plan.listeners.push(OutboundListener {
+            addresses: Vec::new(),
+            port: number,
+            serves: Serves::Http {
+                routes: table.name.clone(),
+                otherwise: plan.unclaimed.clone(),
+            },
+        });
+        plan.tables.insert(table.name.clone(), table);
+    }
+}
+
+/// The port numbers on which HTTP is declared.
+pub fn shared_ports(view: &View<'_>) -> BTreeSet<u16> {
+    let ports = view.services().flat_map(|s| view.ports(s));
+    let http = ports.filter(|p| p.protocol.is_http()).map(|p| p.number);
+    http.filter(|number| !OWN_PORTS.contains(number)).collect()
+}
+
+/// All virtual hosts of one port number.
+pub fn shared_table(view: &View<'_>, number: u16, fallback: Fallback) -> RouteTable {
+    let mut virtual_hosts = Vec::new();
+    for service in view.services() {
+        let ports = view.ports(service).iter();
+        let port = ports.clone().find(|p| p.number == number && belongs(service, p.protocol));
+        virtual_hosts.extend(port.map(|port| view.virtual_host(service, port)));
+    }
+    if number == 80 {
+        // A VirtualService may route a name that is no service; like Istio, on the port that a URL
+        // without one means.
+        let names = view.hosts_without_service();
+        virtual_hosts.extend(names.filter_map(|name| view.virtual_host_of_name(name, number)));
+    }
+    // Envoy refuses a table that has a domain twice; names of services come first.
+    let mut seen = BTreeSet::new();
+    for host in &mut virtual_hosts {
+        host.domains.retain(|domain| seen.insert(domain.clone()));
+    }
+    virtual_hosts.retain(|host| !host.domains.is_empty());
+    RouteTable { name: TableName::Port(number), virtual_hosts, fallback }
+}
+
+/// Whether a port of `service` is looked up by Host header. Undeclared ports of services with an
+/// address of their own have a table of their own; an alias has no address.
+fn belongs(service: &Service, protocol: Protocol) -> bool {
+    match service.kind {
+        ServiceKind::ExternalName { .. } => protocol.is_http() || protocol == Protocol::Detect,
+        _ => protocol.is_http(),
+    }
+}
