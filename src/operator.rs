@@ -55,12 +55,6 @@ pub struct Args {
     pub no_leader_election: bool,
 }
 
-/// The port of a gateway's pods behind a port of its Service: pods cannot bind those below 1024.
-/// The control plane opens its listeners by the same rule.
-pub fn gateway_target_port(port: u16) -> u16 {
-    if port < 1024 { port + 8000 } else { port }
-}
-
 fn webhook_url(url: &str) -> Result<String, String> {
     let uri: http::Uri = url.parse().map_err(|error| format!("{error}"))?;
     if uri.scheme_str() != Some("https") || uri.host().is_none() {

@@ -30,7 +30,7 @@ use super::{
     objects::{Applied, Objects},
 };
 use crate::api::{
-    gateway::{CONTROLLER_NAME, GROUP, Gateway},
+    gateway::{CONTROLLER_NAME, GROUP, Gateway, GatewayClass},
     meshwright::labels::{DEFAULT_REVISION, ISTIO_REVISION, MANAGED_BY, MANAGER, REVISION},
 };
 
@@ -154,28 +154,15 @@ async fn wait_until_installed(client: &Client) {
     }
 }
 
-/// Makes our GatewayClass and says that we serve it.
+/// Makes our GatewayClass. The control plane says in its status that it serves it.
 async fn apply_class(client: &Client) -> Result<(), kube::Error> {
-    use crate::api::gateway::GatewayClass;
-    let classes = Api::<GatewayClass>::all(client.clone());
-    let params = PatchParams::apply(MANAGER).force();
     let class = json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "GatewayClass",
         "metadata": {"name": CLASS, "labels": {MANAGED_BY: MANAGER}},
         "spec": {"controllerName": CONTROLLER_NAME, "description": "Gateways run by Meshwright"},
     });
-    let applied = classes.patch(CLASS, &params, &Patch::Apply(class)).await?;
-    let existing = applied.status.map(|status| status.conditions).unwrap_or_default();
-    let conditions = status::class_conditions(&existing, applied.metadata.generation);
-    if existing.iter().any(|condition| conditions.contains(condition)) {
-        return Ok(());
-    }
-    let status = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "GatewayClass",
-        "metadata": {"name": CLASS},
-        "status": {"conditions": conditions},
-    });
-    classes.patch_status(CLASS, &params, &Patch::Apply(status)).await.map(drop)
+    let params = PatchParams::apply(MANAGER).force();
+    let classes = Api::<GatewayClass>::all(client.clone());
+    classes.patch(CLASS, &params, &Patch::Apply(class)).await.map(drop)
 }

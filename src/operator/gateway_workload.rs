@@ -15,12 +15,10 @@ use k8s_openapi::{
 };
 use kube::api::ObjectMeta;
 
-use super::{
-    gateway_target_port,
-    objects::{Objects, Prepared},
-};
+use super::objects::{Objects, Prepared};
 use crate::{
     api::meshwright::labels,
+    plan::gateway_target_port,
     webhook::inject::{
         ProxySettings,
         container::{self, ProxyIdentity, Role},

@@ -27,9 +27,8 @@ pub(super) fn workload(gateway: &Gateway, proxy: ProxySettings) -> GatewayWorklo
         [(GATEWAY_NAME_LABEL.to_owned(), label_value(&gateway.name_any()))].into();
     let mut labels = infrastructure.labels;
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    labels.insert(GATEWAY.to_owned(), name.clone());
     labels.extend(selector.clone());
-    let mut pod_labels = selector.clone();
-    pod_labels.insert(GATEWAY.to_owned(), name.clone());
     let asked = infrastructure.annotations.get(SERVICE_TYPE);
     let service_type = match asked.or_else(|| gateway.annotations().get(SERVICE_TYPE)) {
         Some(asked) if asked == "ClusterIP" => "ClusterIP",
@@ -42,7 +41,7 @@ pub(super) fn workload(gateway: &Gateway, proxy: ProxySettings) -> GatewayWorklo
         owner: gateway.controller_owner_ref(&()).unwrap_or_default(),
         labels,
         annotations: infrastructure.annotations,
-        pod_labels,
+        pod_labels: BTreeMap::new(),
         selector,
         replicas: 1,
         service_type,

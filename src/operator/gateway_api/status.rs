@@ -1,7 +1,8 @@
-//! Addresses and the conditions `Accepted` and `Programmed` of a Gateway. The control plane writes
-//! what concerns listeners, as another field manager.
+//! Addresses and the condition `Programmed` of a Gateway. The control plane, as another field manager,
+//! writes what follows from listeners: `Accepted`. Only where there is no control plane to do so, it
+//! is written here.
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -50,7 +51,7 @@ pub(super) fn report(applied: &Objects<Applied>) -> Report {
     };
     Report {
         addresses: address.into_iter().map(gateway_address).collect(),
-        findings: vec![accepted(), programmed],
+        findings: vec![programmed],
     }
 }
 
@@ -64,15 +65,6 @@ pub(super) fn no_installation(revision: &str) -> Report {
             Finding::new("Programmed", false, "Pending", message),
         ],
     }
-}
-
-/// Conditions of our GatewayClass.
-pub(super) fn class_conditions(existing: &[Condition], generation: Option<i64>) -> Vec<Condition> {
-    conditions::merge(existing, vec![accepted()], generation, Timestamp::now())
-}
-
-fn accepted() -> Finding {
-    Finding::new("Accepted", true, "Accepted", "Meshwright runs it")
 }
 
 fn gateway_address(value: String) -> GatewayAddress {

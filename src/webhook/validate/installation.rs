@@ -132,7 +132,7 @@ impl Findings {
                 let message = format!("a port {} stands above it already", port.name);
                 self.error(format!("{path}.name"), "Duplicate", message);
             }
-            let target = u16::try_from(port.port).map(crate::operator::gateway_target_port);
+            let target = u16::try_from(port.port).map(crate::plan::gateway_target_port);
             if RESERVED_PORTS.contains(&port.port) {
                 let message = format!("{} is one of the proxy's own ports", port.port);
                 self.error(format!("{path}.port"), "ReservedPort", message);

@@ -18,11 +18,13 @@ pub(super) fn workload(valid: &Validated, gateway: &Gateway) -> GatewayWorkload 
         [("app".to_owned(), gateway.name.clone()), ("istio".to_owned(), brand.to_owned())].into();
     pod_labels.extend(gateway.labels.clone());
     pod_labels.extend(selector.clone());
+    let mut labels = labels(valid);
+    labels.extend(selector.clone());
     GatewayWorkload {
         name: gateway.name.clone(),
         namespace: gateway.namespace.clone(),
         owner: valid.owner.clone(),
-        labels: labels(valid),
+        labels,
         annotations: BTreeMap::new(),
         pod_labels,
         selector,

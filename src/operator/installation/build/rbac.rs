@@ -7,7 +7,10 @@ use k8s_openapi::api::rbac::v1::{
 };
 
 use super::{Validated, metadata};
-use crate::operator::objects::{Objects, Prepared};
+use crate::{
+    operator::objects::{Objects, Prepared},
+    webhook::inject::container::ROOT_CONFIG_MAP,
+};
 
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE_STATUS: &[&str] = &["patch", "update"];
@@ -39,7 +42,7 @@ pub(super) fn build(valid: &Validated, objects: &mut Objects<Prepared>) {
         role_ref: role("ClusterRole"),
         subjects: subjects(),
     });
-    objects.roles.push(Role { metadata: local(), rules: Some(namespace_rules(name)) });
+    objects.roles.push(Role { metadata: local(), rules: Some(namespace_rules(&valid.revision)) });
     objects.role_bindings.push(RoleBinding {
         metadata: local(),
         role_ref: role("Role"),
@@ -54,9 +57,9 @@ fn cluster_rules() -> Vec<PolicyRule> {
         rule(&["discovery.k8s.io"], &["endpointslices"], READ),
         // Certificates of gateways. Roles cannot name a type of Secret; the watch asks for
         // kubernetes.io/tls only.
-        rule(&[""], &["secrets"], READ),
+        rule(&[""], &["secrets"], &["list", "watch"]),
         // The mesh's root certificate, which pods of every namespace mount.
-        rule(&[""], &["configmaps"], &["get", "list", "watch", "create", "patch", "update"]),
+        named(&[""], &["configmaps"], &["list", "watch", "create", "patch"], &[ROOT_CONFIG_MAP]),
         // Whether a pod that asks for a certificate is who it says.
         rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
         // Configuration, and what became of it.
@@ -80,20 +83,23 @@ fn cluster_rules() -> Vec<PolicyRule> {
         ),
         // Settings of the mesh.
         rule(&["meshwright.dev"], &["meshinstallations"], READ),
-        // Which of those kinds exist.
-        rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], READ),
     ]
 }
 
 /// In the namespace of the control plane alone.
-fn namespace_rules(name: &str) -> Vec<PolicyRule> {
+fn namespace_rules(revision: &str) -> Vec<PolicyRule> {
     vec![
         // The CA's key. A name cannot be asked for before it exists, so making it is a rule of its own.
         rule(&[""], &["secrets"], &["create"]),
-        named(&[""], &["secrets"], &["get", "update", "patch"], &["meshwright-ca"]),
+        named(&[""], &["secrets"], &["get"], &["meshwright-ca"]),
         // Which replica writes status.
         rule(&["coordination.k8s.io"], &["leases"], &["create"]),
-        named(&["coordination.k8s.io"], &["leases"], &["get", "update", "patch"], &[name]),
+        named(
+            &["coordination.k8s.io"],
+            &["leases"],
+            &["get", "update"],
+            &[&format!("meshwright-control-plane-{revision}")],
+        ),
     ]
 }
 
