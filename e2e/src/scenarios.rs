@@ -19,3 +19,8 @@ pub fn demo(_cluster: &Cluster, _steps: &mut Steps) -> Result<()> {
 pub fn all() -> Vec<Scenario> {
     Vec::new()
 }
+
+/// What is measured and not judged.
+pub fn measurements() -> Vec<Scenario> {
+    Vec::new()
+}
