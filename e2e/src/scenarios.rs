@@ -65,8 +65,3 @@ pub fn all() -> Vec<Scenario> {
 pub fn measurements() -> Vec<Scenario> {
     vec![Scenario { name: "readiness", run: readiness::measure_readiness }]
 }
-
-/// What is measured and not judged.
-pub fn measurements() -> Vec<Scenario> {
-    Vec::new()
-}

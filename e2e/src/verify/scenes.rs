@@ -53,8 +53,6 @@ pub fn run(
 
 fn chosen(args: &VerifyArgs, mut scenarios: Vec<Scenario>) -> Result<Vec<Scenario>> {
     if let Some(only) = &args.only {
-        // Measurements run only when asked for by name: a busy machine must not fail the suite.
-        scenarios.extend(scenarios::measurements());
         scenarios.retain(|scenario| scenario.name.contains(only.as_str()));
         ensure!(!scenarios.is_empty(), "no scenario has {only} in its name");
     }
