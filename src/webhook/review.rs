@@ -12,10 +12,13 @@ use axum::{
 };
 use futures::FutureExt;
 use http::StatusCode;
-use kube::core::admission::{AdmissionResponse, Operation};
-use serde::Deserialize;
+use k8s_openapi::ByteString;
+use kube::core::{Status, admission::Operation};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";
 /// The largest review that is read. An object of the API server is at most 1.5 MB, and an update
 /// carries two.
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -126,62 +129,102 @@ pub async fn not_found(request: HttpRequest) -> Response {
 fn parse(body: &[u8]) -> Result<Request, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Review {
+    struct Question {
         #[serde(default)]
         api_version: String,
         #[serde(default)]
         kind: String,
         request: Option<Request>,
     }
-    let review: Review = serde_json::from_slice(body)
+    let review: Question = serde_json::from_slice(body)
         .map_err(|error| format!("this is not an AdmissionReview: {error}"))?;
-    if review.kind != "AdmissionReview" || review.api_version != "admission.k8s.io/v1" {
+    if review.kind != KIND || review.api_version != API_VERSION {
         return Err(format!(
-            "expected AdmissionReview of admission.k8s.io/v1, got {:?} of {:?}",
+            "expected {KIND} of {API_VERSION}, got {:?} of {:?}",
             review.kind, review.api_version
         ));
     }
     review.request.ok_or_else(|| "the AdmissionReview has no request".to_owned())
 }
 
+/// What goes out. kube's own type writes the patch as a list of numbers, several times its size.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Review<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Reply<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reply<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<ByteString>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit_annotations: BTreeMap<&'static str, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+impl<'a> Reply<'a> {
+    fn allowed(uid: &'a str) -> Self {
+        Self {
+            uid,
+            allowed: true,
+            status: None,
+            patch_type: None,
+            patch: None,
+            audit_annotations: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn denied(uid: &'a str, code: StatusCode, reason: &str, message: &str) -> Self {
+        let status = Status::failure(message, reason).with_code(code.as_u16());
+        Self { allowed: false, status: Some(status), ..Self::allowed(uid) }
+    }
+
+    fn into_response(self, status: StatusCode) -> Response {
+        let (api_version, kind) = (API_VERSION, KIND);
+        (status, Json(Review { api_version, kind, response: self })).into_response()
+    }
+}
+
 fn respond(uid: &str, before: &Value, answer: Answer) -> Response {
-    // The only public constructor that needs no typed request.
-    let mut response = AdmissionResponse::invalid("");
-    uid.clone_into(&mut response.uid);
-    match answer {
+    let reply = match answer {
         Answer::Allow { changed, warnings, audit } => {
-            response.allowed = true;
-            response.result = kube::core::Status::default();
-            response.warnings = (!warnings.is_empty()).then_some(warnings);
-            response.audit_annotations =
-                audit.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
             let patch = changed.map(|after| json_patch::diff(before, &after));
-            if let Some(patch) = patch.filter(|patch| !patch.0.is_empty()) {
-                response = match response.with_patch(patch) {
-                    Ok(response) => response,
+            let patch = match patch.filter(|patch| !patch.0.is_empty()) {
+                None => None,
+                Some(patch) => match serde_json::to_vec(&patch) {
+                    Ok(patch) => Some(ByteString(patch)),
                     Err(error) => {
                         return refuse(StatusCode::INTERNAL_SERVER_ERROR, uid, &error.to_string());
                     }
-                };
-            }
+                },
+            };
+            let patch_type = patch.is_some().then_some("JSONPatch");
+            Reply { patch_type, patch, warnings, audit_annotations: audit, ..Reply::allowed(uid) }
         }
         Answer::Deny { message, warnings } => {
-            response.result = kube::core::Status::failure(&message, "Invalid").with_code(422);
-            response.warnings = (!warnings.is_empty()).then_some(warnings);
+            let code = StatusCode::UNPROCESSABLE_ENTITY;
+            Reply { warnings, ..Reply::denied(uid, code, "Invalid", &message) }
         }
-        Answer::Fail(message) => {
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, uid, &message);
-        }
-    }
-    Json(response.into_review()).into_response()
+        Answer::Fail(message) => return refuse(StatusCode::SERVICE_UNAVAILABLE, uid, &message),
+    };
+    reply.into_response(StatusCode::OK)
 }
 
 /// An answer that says no, in the form of a review, with an HTTP status that makes the API server
 /// apply the webhook's failure policy.
 fn refuse(status: StatusCode, uid: &str, message: &str) -> Response {
     tracing::warn!(status = status.as_u16(), uid, message, "review not answered");
-    let mut response = AdmissionResponse::invalid(message);
-    uid.clone_into(&mut response.uid);
-    response.result.code = status.as_u16();
-    (status, Json(response.into_review())).into_response()
+    Reply::denied(uid, status, "InvalidRequest", message).into_response(status)
 }
