@@ -56,9 +56,9 @@ pub fn virtual_inbound(plan: &InboundPlan) -> Listener {
         parts::on_port(Some(PORT)),
         parts::tcp_proxy(names::BLACK_HOLE.to_owned(), names::BLACK_HOLE.to_owned(), Vec::new()),
     );
-    let others =
-        InboundPort { protocol: Protocol::Detect, tls: plan.other_ports, service: None };
-    let ports = plan.ports.iter().map(|(number, port)| Chains { plan, number: Some(*number), port });
+    let others = InboundPort { protocol: Protocol::Detect, tls: plan.other_ports, service: None };
+    let ports =
+        plan.ports.iter().map(|(number, port)| Chains { plan, number: Some(*number), port });
     let others = Chains { plan, number: None, port: &others };
     let without = |needs: fn(&InboundPort) -> bool| -> Vec<u16> {
         plan.ports.iter().filter(|(_, port)| !needs(port)).map(|(number, _)| *number).collect()
@@ -115,10 +115,8 @@ impl Chains<'_> {
             transport_protocol: "raw_buffer".to_owned(),
             ..parts::on_port(self.number)
         };
-        let plain_http = FilterChainMatch {
-            application_protocols: parts::texts(&PLAIN_HTTP),
-            ..plain.clone()
-        };
+        let plain_http =
+            FilterChainMatch { application_protocols: parts::texts(&PLAIN_HTTP), ..plain.clone() };
         let anything = || parts::on_port(self.number);
         let tls = FilterChainMatch { transport_protocol: "tls".to_owned(), ..anything() };
         let mesh = FilterChainMatch { server_names: mesh_server_names(), ..tls.clone() };
@@ -206,8 +204,7 @@ impl Chains<'_> {
     }
 
     fn cluster(&self) -> String {
-        self.number
-            .map_or_else(|| names::INBOUND_PASSTHROUGH.to_owned(), names::inbound_cluster)
+        self.number.map_or_else(|| names::INBOUND_PASSTHROUGH.to_owned(), names::inbound_cluster)
     }
 
     fn port_text(&self) -> String {

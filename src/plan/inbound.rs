@@ -2,12 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Families, outbound::OWN_PORTS};
+use super::{Families, outbound::OWN_PORTS, selects};
 use crate::{
     diagnostic::{Diagnostic, ObjectRef},
-    mesh::{
-        Host, Key, Labels, Mesh, MeshConfig, PeerPolicy, PeerTls, Protocol, ProxyNode, Service,
-    },
+    mesh::{Host, Key, Mesh, MeshConfig, PeerTls, Protocol, ProxyNode, Service},
     watch::snapshot::TargetPort,
 };
 
@@ -45,15 +43,19 @@ pub fn inbound(mesh: &Mesh, node: &ProxyNode) -> (InboundPlan, Vec<Diagnostic>) 
     let namespace = &node.key.namespace;
     let mut ports = BTreeMap::new();
     let selecting = mesh.services.values().filter(|s| {
-        s.key.namespace == *namespace && !s.selector.is_empty() && selects(&s.selector, node)
+        s.key.namespace == *namespace
+            && !s.selector.is_empty()
+            && selects(&s.selector, &node.labels)
     });
     for service in selecting {
         add_service(mesh, node, service, &mut ports, &mut diagnostics);
     }
-    let policies = || policies(mesh, namespace, &node.labels);
-    for number in policies().flat_map(|p| p.ports.keys().copied()) {
+    let policies = mesh.peer_authentication.iter().filter(|p| {
+        p.namespace.as_ref().is_none_or(|n| n == namespace) && selects(&p.selector, &node.labels)
+    });
+    for number in policies.flat_map(|p| p.ports.keys().copied()) {
         if !OWN_PORTS.contains(&number) {
-            let tls = peer_tls(policies(), Some(number));
+            let tls = mesh.peer_tls(&node.labels, namespace, number);
             let port = InboundPort { protocol: Protocol::Detect, tls, service: None };
             ports.entry(number).or_insert(port);
         }
@@ -64,13 +66,10 @@ pub fn inbound(mesh: &Mesh, node: &ProxyNode) -> (InboundPlan, Vec<Diagnostic>) 
         namespace: namespace.clone(),
         workload: node.workload.clone(),
         ports,
-        other_ports: peer_tls(policies(), None),
+        // No policy can name port 0.
+        other_ports: mesh.peer_tls(&node.labels, namespace, 0),
     };
     (plan, diagnostics)
-}
-
-fn selects(selector: &Labels, node: &ProxyNode) -> bool {
-    selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
 }
 
 /// The ports that `service` adds. Of two services that share a port the first keeps it.
@@ -99,7 +98,7 @@ fn add_service(
             }
             continue;
         }
-        let tls = peer_tls(policies(mesh, &node.key.namespace, &node.labels), Some(number));
+        let tls = mesh.peer_tls(&node.labels, &node.key.namespace, number);
         let service = Some((service.host.clone(), service.key.clone()));
         ports.insert(number, InboundPort { protocol: port.protocol, tls, service });
     }
@@ -123,28 +122,4 @@ fn conflict(service: &Service, index: usize, number: u16, existing: &InboundPort
              protocol; the protocol of {other} is used. Declare the same protocol in both"
         ),
     )
-}
-
-fn policies<'a>(
-    mesh: &'a Mesh,
-    namespace: &str,
-    labels: &Labels,
-) -> impl Iterator<Item = &'a PeerPolicy> {
-    let holds = |p: &&PeerPolicy| {
-        p.namespace.as_deref().is_none_or(|n| n == namespace)
-            && p.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-    };
-    let all: Vec<_> = mesh.peer_authentication.iter().map(AsRef::as_ref).filter(holds).collect();
-    all.into_iter()
-}
-
-/// What policies, most specific first, make of a port.
-fn peer_tls<'a>(policies: impl Iterator<Item = &'a PeerPolicy>, port: Option<u16>) -> PeerTls {
-    for policy in policies {
-        let own = port.and_then(|number| policy.ports.get(&number).copied().flatten());
-        if let Some(mode) = own.or(policy.mode) {
-            return mode;
-        }
-    }
-    PeerTls::default()
 }
