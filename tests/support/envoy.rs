@@ -8,7 +8,6 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::OnceLock,
 };
 
@@ -72,7 +71,8 @@ impl Case {
     }
 
     fn proxy(&self, what: &str, key: &Key, pod: &Pod) -> Proxy {
-        let node = node(key, pod, if what == "gateway" { ProxyRole::Router } else { ProxyRole::Sidecar });
+        let node =
+            node(key, pod, if what == "gateway" { ProxyRole::Router } else { ProxyRole::Sidecar });
         let mut names: Vec<EdsName> = Vec::new();
         let mut note = |clusters: &BTreeMap<plan::ClusterId, plan::Cluster>| {
             names.extend(clusters.values().filter_map(|cluster| match &cluster.discovery {
@@ -141,7 +141,8 @@ fn decode(type_url: &str, body: &[u8]) -> Value {
     let name = type_url.rsplit('/').next().unwrap();
     let descriptor = descriptors().get_message_by_name(name).unwrap();
     let message = DynamicMessage::decode(descriptor, body).unwrap();
-    let options = SerializeOptions::new().stringify_64_bit_integers(false).use_proto_field_name(true);
+    let options =
+        SerializeOptions::new().stringify_64_bit_integers(false).use_proto_field_name(true);
     message.serialize_with_options(serde_json::value::Serializer, &options).unwrap()
 }
 
@@ -165,44 +166,57 @@ fn descriptors() -> &'static DescriptorPool {
     })
 }
 
+/// Where Cargo keeps the source of the envoy-types that we are built with.
 fn envoy_types_source() -> PathBuf {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--offline", "--manifest-path"])
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-        .output()
-        .unwrap();
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let packages = metadata["packages"].as_array().unwrap();
-    let package = packages.iter().find(|p| p["name"] == "envoy-types").unwrap();
-    Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned()
+    let lock =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    let (_, after) = lock.split_once("name = \"envoy-types\"\nversion = \"").unwrap();
+    let folder = format!("envoy-types-{}", after.split('"').next().unwrap());
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cargo"));
+    let registries = fs::read_dir(home.join("registry/src")).unwrap();
+    let mut sources = registries.map(|registry| registry.unwrap().path().join(&folder));
+    sources.find(|source| source.is_dir()).expect("the source of envoy-types")
 }
 
 fn compile(proto: &Path) -> DescriptorPool {
-    let roots = ["data-plane-api", "xds", "protoc-gen-validate", "googleapis", "cel-spec",
-        "client_model", "opentelemetry-proto", "ratelimit"];
-    let includes: Vec<PathBuf> =
-        roots.iter().map(|root| proto.join(root)).chain([proto.join("cel-spec/proto")]).collect();
+    let includes = [
+        "data-plane-api",
+        "xds",
+        "protoc-gen-validate",
+        "googleapis",
+        "cel-spec/proto",
+        "client_model",
+        "opentelemetry-proto",
+        "ratelimit/api",
+    ];
     let api = proto.join("data-plane-api");
-    // What our resources are made of; the rest of Envoy's API is twice as much.
+    // What our resources are made of: not all of Envoy's files compile here.
+    let folders = [
+        "config/cluster/v3",
+        "config/listener/v3",
+        "config/route/v3",
+        "extensions/access_loggers/stats/v3",
+        "extensions/access_loggers/stream/v3",
+        "extensions/filters/http/router/v3",
+        "extensions/filters/listener/http_inspector/v3",
+        "extensions/filters/listener/original_dst/v3",
+        "extensions/filters/listener/tls_inspector/v3",
+        "extensions/filters/network/http_connection_manager/v3",
+        "extensions/filters/network/tcp_proxy/v3",
+        "extensions/retry/host/previous_hosts/v3",
+        "extensions/transport_sockets/raw_buffer/v3",
+        "extensions/transport_sockets/tls/v3",
+        "extensions/upstreams/http/v3",
+    ];
     let mut files = Vec::new();
-    for folder in ["config", "extensions", "type", "data"] {
-        collect(&api.join("envoy").join(folder), &mut files);
+    for folder in folders {
+        for entry in fs::read_dir(api.join("envoy").join(folder)).unwrap() {
+            files.push(entry.unwrap().path());
+        }
     }
-    let mut compiler = protox::Compiler::new(includes).unwrap();
+    let mut compiler = protox::Compiler::new(includes.map(|root| proto.join(root))).unwrap();
     compiler.include_imports(true);
     compiler.open_files(files).unwrap();
     compiler.descriptor_pool()
 }
-
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|e| e == "proto") {
-            files.push(path);
-        }
-    }
-}
-
