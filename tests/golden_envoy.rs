@@ -10,6 +10,9 @@ use std::collections::BTreeSet;
 use meshwright::xds::ResourceType;
 use serde_json::Value;
 
+/// Access loggers (metrics are made by them) are the same and long everywhere; one case shows them.
+const WITH_ACCESS_LOGS: &str = "registry-only-dual-stack";
+
 #[test]
 fn resources() {
     let mut settings = insta::Settings::new();
@@ -22,7 +25,11 @@ fn resources() {
             case.diagnostics.iter().map(ToString::to_string).collect();
         for proxy in case.proxies() {
             diagnostics.extend(proxy.diagnostics.iter().map(ToString::to_string));
-            let yaml = serde_saphyr::to_string(&proxy.to_json()).unwrap();
+            let mut resources = proxy.to_json();
+            if case.name != WITH_ACCESS_LOGS {
+                shorten(&mut resources);
+            }
+            let yaml = serde_saphyr::to_string(&resources).unwrap();
             let compare = || settings.bind(|| insta::assert_snapshot!(proxy.name.clone(), yaml));
             // All cases are compared before the test fails, so that one run updates them all.
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(compare)).is_err() {
@@ -86,6 +93,20 @@ fn check_unique_domains(place: &str, tables: &[Value]) {
                 assert!(seen.insert(domain.to_string()), "{place}: {domain} twice");
             }
         }
+    }
+}
+
+/// Leaves only the names of access loggers.
+fn shorten(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(shorten),
+        Value::Object(fields) => {
+            if let Some(Value::Array(logs)) = fields.get_mut("access_log") {
+                logs.iter_mut().for_each(|log| *log = log["name"].take());
+            }
+            fields.values_mut().for_each(shorten);
+        }
+        _ => {}
     }
 }
 

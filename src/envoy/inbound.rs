@@ -175,7 +175,12 @@ impl Chains<'_> {
 
     fn secured(&self, chain: FilterChain) -> FilterChain {
         let socket = tls::from_mesh(&self.plan.config.trust_domain);
-        FilterChain { transport_socket: Some(socket), ..chain }
+        FilterChain {
+            transport_socket: Some(socket),
+            // Else who never begins a handshake keeps a connection for ever.
+            transport_socket_connect_timeout: seconds(10),
+            ..chain
+        }
     }
 
     fn http(&self, name: &str, looks: FilterChainMatch, clients: Clients) -> FilterChain {
@@ -199,7 +204,8 @@ impl Chains<'_> {
     fn tcp(&self, name: &str, looks: FilterChainMatch, mutual_tls: bool) -> FilterChain {
         let logs =
             telemetry::of_connections(&self.reporter(mutual_tls), self.plan.config.access_log);
-        let proxy = parts::tcp_proxy(format!("inbound_{}", self.port_text()), self.cluster(), logs);
+        let proxy = if mutual_tls { parts::tcp_proxy_after_handshake } else { parts::tcp_proxy };
+        let proxy = proxy(format!("inbound_{}", self.port_text()), self.cluster(), logs);
         parts::chain(self.name(name), looks, proxy)
     }
 
