@@ -1,6 +1,8 @@
 //! The session against a model of Envoy: whatever happens in whatever order, in the end the client
 //! has what is published.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -28,9 +30,7 @@ fn view(contents: &Contents) -> View {
     let mut view = View::default();
     for kind in ResourceType::ALL {
         for layer in 0..2 {
-            let of_type = contents.iter().filter(|((t, n), _)| {
-                *t == kind as u8 && n % 2 == layer
-            });
+            let of_type = contents.iter().filter(|((t, n), _)| *t == kind as u8 && n % 2 == layer);
             let resource = |((_, n), version): (&(u8, u8), &u64)| {
                 let waits = kind == ResourceType::Cluster;
                 Arc::new(Resource {
@@ -113,7 +113,12 @@ impl Client {
             let initial_versions =
                 versions.map(|((_, n), v)| (n.clone(), format!("{v:016x}"))).collect();
             let subscribe = if kind.is_wildcard() { Vec::new() } else { names };
-            self.send(Request { kind: Some(kind), subscribe, initial_versions, ..Request::default() });
+            self.send(Request {
+                kind: Some(kind),
+                subscribe,
+                initial_versions,
+                ..Request::default()
+            });
         }
     }
 

@@ -1,5 +1,7 @@
 //! The xDS server over real connections: plaintext and mutual TLS.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::{net::SocketAddr, sync::Arc};
 
 use envoy_types::pb::envoy::{
@@ -62,9 +64,9 @@ async fn start(secured: bool) -> Running {
     Running { address, mailbox, fleet }
 }
 
-fn node() -> Option<Node> {
+fn node() -> Node {
     let id = "sidecar~10.0.0.9~web-0.shop~shop.svc.cluster.local".to_owned();
-    Some(Node { id, cluster: "web.shop".to_owned(), ..Node::default() })
+    Node { id, cluster: "web.shop".to_owned(), ..Node::default() }
 }
 
 async fn connect(address: SocketAddr) -> AggregatedDiscoveryServiceClient<Channel> {
@@ -88,7 +90,7 @@ impl Client {
 
     fn ask(&self, kind: ResourceType, names: &[&str]) {
         let request = DeltaDiscoveryRequest {
-            node: node(),
+            node: Some(node()),
             type_url: kind.type_url().to_owned(),
             resource_names_subscribe: names.iter().map(ToString::to_string).collect(),
             ..DeltaDiscoveryRequest::default()
@@ -112,10 +114,10 @@ async fn an_endpoint_change_arrives_alone() {
     client.ask(ResourceType::Endpoints, &[name]);
     assert_eq!(client.next().await.resources[0].name, name);
 
-    let changed = snapshot(&CLUSTER.replace("10.0.0.1", "10.0.0.2"));
+    let moved = snapshot(&CLUSTER.replace("10.0.0.1", "10.0.0.2"));
     let key = meshwright::watch::Key::new("shop", "cart");
     let changes = Changes { endpoints_of: [key].into(), config: false };
-    running.mailbox.put(changed, changes);
+    running.mailbox.put(moved, changes);
     let update = client.next().await;
     assert_eq!(update.type_url, ResourceType::Endpoints.type_url());
     assert_eq!(update.resources.len(), 1);
@@ -127,7 +129,8 @@ async fn a_new_service_reaches_a_connected_proxy() {
     let mut client = Client::new(running.address).await;
     client.ask(ResourceType::Cluster, &[]);
     client.next().await;
-    let more = CLUSTER.to_owned() + "---" + &CLUSTER.replace("cart", "web").replace("96.0.1", "96.0.2");
+    let more =
+        CLUSTER.to_owned() + "---" + &CLUSTER.replace("cart", "web").replace("96.0.1", "96.0.2");
     running.mailbox.put(snapshot(&more), Changes::all());
     let update = client.next().await;
     let names: Vec<_> = update.resources.iter().map(|r| r.name.as_str()).collect();
@@ -138,7 +141,7 @@ async fn a_new_service_reaches_a_connected_proxy() {
 async fn state_of_the_world_is_served_too() {
     let running = start(false).await;
     let request = DiscoveryRequest {
-        node: node(),
+        node: Some(node()),
         type_url: ResourceType::Listener.type_url().to_owned(),
         ..DiscoveryRequest::default()
     };
@@ -193,7 +196,7 @@ async fn refusal(address: SocketAddr, request: DeltaDiscoveryRequest) -> tonic::
 #[tokio::test]
 async fn who_shows_no_certificate_gets_nothing() {
     let running = start(true).await;
-    let request = DeltaDiscoveryRequest { node: node(), ..DeltaDiscoveryRequest::default() };
+    let request = DeltaDiscoveryRequest { node: Some(node()), ..DeltaDiscoveryRequest::default() };
     let status = refusal(running.address, request).await;
     assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
 }

@@ -25,7 +25,8 @@ use crate::{light, process};
 
 /// As Envoy: it never lets a server wait for a window.
 const WINDOW: u32 = 256 << 20;
-const METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const METHOD: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// What the proxies of this process share.
 struct Shared {

@@ -16,6 +16,7 @@ pub struct Response {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+#[expect(clippy::struct_field_names, reason = "the protocol's name")]
 pub struct Resource {
     #[prost(string, tag = "1")]
     pub version: String,

@@ -83,7 +83,11 @@ fn serve_and_measure(out: &mut impl Write, args: &Args, proxies: usize) -> anyho
     writeln!(
         out,
         "{} services × {} ports × {} endpoints in {} namespaces; {} MB resident before",
-        args.services, args.ports, args.endpoints, args.namespaces, before.resident >> 20,
+        args.services,
+        args.ports,
+        args.endpoints,
+        args.namespaces,
+        before.resident >> 20,
     )?;
     let mut clients = Clients::start(server.address, proxies, args.namespaces)?;
     cold(out, &mut clients, proxies, || process::usage(None))?;
@@ -107,7 +111,10 @@ fn serve_and_measure(out: &mut impl Write, args: &Args, proxies: usize) -> anyho
     writeln!(
         out,
         "{proxies} proxies, {} endpoint changes to each: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
-        args.changes, at(50), at(99), at(100),
+        args.changes,
+        at(50),
+        at(99),
+        at(100),
     )?;
     Ok(())
 }
@@ -130,7 +137,7 @@ fn cold(
         "{proxies} proxies cold to settled: {:.2} s, {:.2} CPU s, {} MB peak, {} MB sent \
          (clients: {client_cpu} CPU s)",
         took.as_secs_f64(),
-        (after.cpu - before.cpu).as_secs_f64(),
+        after.cpu.saturating_sub(before.cpu).as_secs_f64(),
         after.peak >> 20,
         bytes.parse::<u64>()? >> 20,
     )?;

@@ -51,7 +51,8 @@ impl Cluster {
     }
 
     fn add(&mut self, index: usize, ports: u16, endpoints: usize, namespaces: usize) {
-        let key = Key::new(&format!("namespace-{}", index % namespaces), &format!("service-{index}"));
+        let key =
+            Key::new(&format!("namespace-{}", index % namespaces), &format!("service-{index}"));
         let labels: BTreeMap<_, _> = [("app".to_owned(), key.name.to_string())].into();
         let port = |n: u16| ServicePort {
             name: format!("http-{n}"),
