@@ -192,6 +192,8 @@ async fn finished(
     *running = None;
     match outcome {
         Ok(rebuilt) => Some((rebuilt, since)),
+        // The process is ending.
+        Err(error) if error.is_cancelled() => None,
         Err(error) => {
             // A bug; the last good world stays in force, and the next change tries again.
             tracing::error!(%error, "a rebuild failed");

@@ -147,20 +147,25 @@ where
     T: Send + 'static,
 {
     async fn run(mut self) {
+        let mut absent = false;
         while !self.edits.is_closed() {
-            self.follow().await;
+            let listed = self.follow().await;
+            if listed || !absent {
+                tracing::info!(kind = %O::kind(&()), "not installed; looking for it now and then");
+            }
+            absent = true;
             // Gone, or never there: an absent kind is an empty one.
             self.replace_all(BTreeMap::new()).await;
             tokio::time::sleep(ABSENT_RETRY).await;
         }
     }
 
-    /// Follows the kind until its definition turns out to be absent.
-    async fn follow(&mut self) {
+    /// Follows the kind until its definition turns out to be absent. Whether it was there before.
+    async fn follow(&mut self) -> bool {
         let config = watcher::Config { page_size: Some(PAGE), ..watcher::Config::default() };
         let config = if self.fields.is_empty() { config } else { config.fields(self.fields) };
         let mut events = watcher::watcher(self.api.clone(), config).default_backoff().boxed();
-        let mut listing = BTreeMap::new();
+        let (mut listing, mut listed) = (BTreeMap::new(), false);
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listing.clear(),
@@ -168,22 +173,23 @@ where
                     let key = key_of(&object);
                     listing.extend((self.trim)(object).map(|trimmed| (key, trimmed)));
                 }
-                Ok(Event::InitDone) => self.replace_all(std::mem::take(&mut listing)).await,
+                Ok(Event::InitDone) => {
+                    listed = true;
+                    self.replace_all(std::mem::take(&mut listing)).await;
+                }
                 Ok(Event::Apply(object)) => {
                     let key = key_of(&object);
                     let trimmed = (self.trim)(object);
                     self.set(key, trimmed).await;
                 }
                 Ok(Event::Delete(object)) => self.set(key_of(&object), None).await,
-                Err(error) if is_absent(&error) => {
-                    tracing::debug!(kind = %O::kind(&()), "not installed");
-                    return;
-                }
+                Err(error) if is_absent(&error) => return listed,
                 Err(error) => {
                     tracing::warn!(kind = %O::kind(&()), %error, "watch failed, retrying");
                 }
             }
         }
+        listed
     }
 
     async fn set(&self, key: Key, object: Option<T>) {
