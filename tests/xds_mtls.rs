@@ -73,7 +73,7 @@ fn client(authority: &Authority, identity: Option<&str>) -> ClientConfig {
             let key = KeyPair::generate().unwrap();
             let request = CertificateParams::default().serialize_request(&key).unwrap();
             let now = OffsetDateTime::now_utc();
-            let validity = Validity::starting(now, std::time::Duration::from_secs(3600));
+            let validity = Validity::starting(now, std::time::Duration::from_hours(1));
             let (serial, identity) = (Serial::random().unwrap(), identity.parse().unwrap());
             let request = request.pem().unwrap();
             let leaf = ca::issue(&request, &identity, serial, validity, authority).unwrap();
