@@ -23,7 +23,7 @@ pub use self::{
     route::{Action, Fallback, Route, RouteTable, Share, TableName, VirtualHost},
     view::View,
 };
-use crate::mesh::{Labels, Mesh, ProxyNode};
+use crate::mesh::{Mesh, ProxyNode};
 
 /// What makes two sidecars share an outbound plan: everything that [`outbound`] reads besides the
 /// mesh.

@@ -155,9 +155,8 @@ fn load_balancing(
         "LEAST_REQUEST" | "LEAST_CONN" => LoadBalancing::LeastRequest,
         "RANDOM" => LoadBalancing::Random,
         other => {
-            let consequence = format!(
-                "{other} has no effect, use ROUND_ROBIN, LEAST_REQUEST or RANDOM"
-            );
+            let consequence =
+                format!("{other} has no effect, use ROUND_ROBIN, LEAST_REQUEST or RANDOM");
             report.unsupported_field(&path.field("simple"), &consequence);
             return None;
         }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Endpoint, EndpointState, EndpointTable, HeadlessEndpoint, Key, Labels, Locality,
-    ServiceEndpoints, config, names,
+    Endpoint, EndpointState, EndpointTable, HeadlessEndpoint, Key, Labels, Locality, MeshConfig,
+    PeerPolicy, PeerTls, ServiceEndpoints, config, lookup, names, peer_authentication,
 };
 use crate::{
     api::gateway::GATEWAY_NAME_LABEL,
@@ -34,6 +34,7 @@ pub fn build(snapshot: &Snapshot) -> EndpointTable {
         slices.entry((&key.namespace, &slice.service)).or_default().push(slice);
     }
     let settings = config::build(snapshot);
+    let policies = policies(snapshot, &settings);
     snapshot
         .services
         .iter()
@@ -41,7 +42,7 @@ pub fn build(snapshot: &Snapshot) -> EndpointTable {
         .map(|(key, service)| {
             let own = slices.get(&(&*key.namespace, &*key.name)).map_or(&[][..], Vec::as_slice);
             let endpoints =
-                Collector::new(snapshot, &settings.trust_domain, key, service).collect(own);
+                Collector::new(snapshot, &settings, &policies, (key, service)).collect(own);
             (names::service_host(key, &settings.cluster_domain), Arc::new(endpoints))
         })
         .collect()
@@ -60,16 +61,20 @@ pub fn for_service(snapshot: &Snapshot, key: &Key) -> ServiceEndpoints {
         .filter(|(_, slice)| slice.service == key.name)
         .map(|(_, slice)| &**slice)
         .collect();
-    let trust_domain = match &snapshot.installation {
-        Some(installation) => installation.spec.trust_domain.clone(),
-        None => super::MeshConfig::default().trust_domain,
-    };
-    Collector::new(snapshot, &trust_domain, key, service).collect(&own)
+    let settings = config::build(snapshot);
+    let policies = policies(snapshot, &settings);
+    Collector::new(snapshot, &settings, &policies, (key, service)).collect(&own)
+}
+
+/// What pods accept; what is wrong with the policies is for [`super::build`] to say.
+fn policies(snapshot: &Snapshot, settings: &MeshConfig) -> Vec<Arc<PeerPolicy>> {
+    peer_authentication::build(snapshot, settings, &mut Vec::new())
 }
 
 struct Collector<'a> {
     snapshot: &'a Snapshot,
-    trust_domain: &'a str,
+    settings: &'a MeshConfig,
+    policies: &'a [Arc<PeerPolicy>],
     key: &'a Key,
     service: &'a Service,
     out: ServiceEndpoints,
@@ -78,15 +83,15 @@ struct Collector<'a> {
 impl<'a> Collector<'a> {
     fn new(
         snapshot: &'a Snapshot,
-        trust_domain: &'a str,
-        key: &'a Key,
-        service: &'a Service,
+        settings: &'a MeshConfig,
+        policies: &'a [Arc<PeerPolicy>],
+        (key, service): (&'a Key, &'a Service),
     ) -> Self {
         let mut out = ServiceEndpoints::default();
         // A port without endpoints is known to be empty, which is not the same as unknown.
         let tcp = service.ports.iter().filter(|port| port.transport == "TCP");
         out.ports.extend(tcp.map(|port| (port.port, Vec::new())));
-        Self { snapshot, trust_domain, key, service, out }
+        Self { snapshot, settings, policies, key, service, out }
     }
 
     fn collect(mut self, slices: &[&EndpointSlice]) -> ServiceEndpoints {
@@ -113,7 +118,7 @@ impl<'a> Collector<'a> {
             // Whether it is ready does not matter here: a change of identities is a change of
             // clusters, and readiness must remain a matter of endpoints alone.
             self.out.shape.identities.insert(SpiffeId {
-                trust_domain: self.trust_domain.to_owned(),
+                trust_domain: self.settings.trust_domain.clone(),
                 namespace: self.key.namespace.to_string(),
                 service_account: pod.service_account.to_string(),
             });
@@ -134,6 +139,7 @@ impl<'a> Collector<'a> {
             else {
                 continue;
             };
+            let meshed = template.meshed && pod.is_some_and(|pod| self.accepts_tls(pod, *port));
             for address in &endpoint.addresses {
                 if self.service.headless {
                     self.out.shape.headless.push(HeadlessEndpoint {
@@ -147,10 +153,17 @@ impl<'a> Collector<'a> {
                 self.out.ports.entry(service_port.port).or_default().push(Endpoint {
                     address: *address,
                     port: *port,
+                    meshed,
                     ..template.clone()
                 });
             }
         }
+    }
+
+    /// Mesh TLS towards a port for which it is switched off would be taken for the application's.
+    fn accepts_tls(&self, pod: &Pod, port: u16) -> bool {
+        let namespace = &self.key.namespace;
+        lookup::peer_tls(self.policies, &pod.labels, namespace, Some(port)) != PeerTls::Disabled
     }
 }
 

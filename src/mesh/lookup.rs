@@ -43,12 +43,7 @@ impl Mesh {
     /// the mesh, else both plaintext and mutual TLS.
     /// `port` is the container's; `None` is any port that no policy names.
     pub fn peer_tls(&self, labels: &Labels, namespace: &str, port: Option<u16>) -> PeerTls {
-        self.peer_policies(labels, namespace)
-            .find_map(|policy| {
-                let own = port.and_then(|number| policy.ports.get(&number).copied().flatten());
-                own.or(policy.mode)
-            })
-            .unwrap_or_default()
+        peer_tls(&self.peer_authentication, labels, namespace, port)
     }
 
     /// The policies that hold for a pod, most specific first.
@@ -60,6 +55,23 @@ impl Mesh {
         let all = self.peer_authentication.iter().map(AsRef::as_ref);
         all.filter(move |policy| policy.applies_to(labels, namespace))
     }
+}
+
+/// As [`Mesh::peer_tls`], by policies that are not in a mesh yet.
+pub(super) fn peer_tls(
+    policies: &[Arc<PeerPolicy>],
+    labels: &Labels,
+    namespace: &str,
+    port: Option<u16>,
+) -> PeerTls {
+    policies
+        .iter()
+        .filter(|policy| policy.applies_to(labels, namespace))
+        .find_map(|policy| {
+            let own = port.and_then(|number| policy.ports.get(&number).copied().flatten());
+            own.or(policy.mode)
+        })
+        .unwrap_or_default()
 }
 
 impl PeerPolicy {

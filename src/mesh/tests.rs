@@ -54,7 +54,11 @@ fn the_narrowest_peer_authentication_wins() {
         ("open", "new", 80, PeerTls::Disabled),
         ("open", "new", 1, PeerTls::Disabled),
     ] {
-        assert_eq!(mesh.peer_tls(&app(name), namespace, Some(port)), want, "{name} {namespace} {port}");
+        assert_eq!(
+            mesh.peer_tls(&app(name), namespace, Some(port)),
+            want,
+            "{name} {namespace} {port}"
+        );
     }
     let nothing = Mesh::default();
     assert_eq!(nothing.peer_tls(&app("web"), "shop", Some(80)), PeerTls::Permissive);

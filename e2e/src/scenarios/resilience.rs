@@ -143,8 +143,10 @@ impl<'a> Outage<'a> {
         })?;
         let pods = cluster.kubectl_json(&["get", "pods", "--namespace", SYSTEM])?;
         for pod in names_with(&pods, CONTROL_PLANE) {
-            let arguments = ["delete", "pod", pod, "--namespace", SYSTEM, "--grace-period=0"];
-            cluster.kubectl(&[&arguments, ["--force"].as_slice()].concat())?;
+            // Not `--force`: that forgets the object while the process still serves. Killed after a
+            // second, and waited for.
+            let arguments = ["delete", "pod", pod, "--namespace", SYSTEM, "--grace-period=1"];
+            cluster.kubectl(&[&arguments, ["--wait"].as_slice()].concat())?;
         }
         wait_for("no control plane", PROPAGATION, || {
             Ok((control_planes(cluster)? == 0).then_some(()))

@@ -67,7 +67,7 @@ fn play(scenario: &Scenario, cluster: &Cluster, steps: &mut Steps, totals: &mut 
     match result {
         Ok(()) => totals.passed(),
         Err(error) => {
-            steps.say(&format!("{error:?}\n{}", state(cluster)));
+            steps.say(&format!("{error:#}\n{}", state(cluster)));
             totals.failed(scenario.name);
         }
     }

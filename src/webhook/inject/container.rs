@@ -1,7 +1,7 @@
 //! The containers and volumes that make a pod part of the mesh, as typed structs. Sidecars and
 //! gateways are built here alike.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{
@@ -14,7 +14,10 @@ use k8s_openapi::{
 };
 
 use super::decide::PROXY_UID;
-use crate::api::meshwright::{MeshInstallationSpec, Resources};
+use crate::{
+    api::meshwright::{MeshInstallationSpec, Resources},
+    ca::CERTIFICATE_TTL,
+};
 
 pub const PROXY_CONTAINER: &str = "meshwright-proxy";
 pub const REDIRECT_CONTAINER: &str = "meshwright-redirect";
@@ -49,6 +52,8 @@ pub struct ProxySettings {
     pub revision: String,
     pub log_level: &'static str,
     pub drain_seconds: i32,
+    /// How long certificates are valid.
+    pub certificate_lifetime: Duration,
     pub concurrency: i32,
     pub resources: ResourceRequirements,
 }
@@ -70,6 +75,8 @@ impl ProxySettings {
             revision: spec.revision.clone(),
             log_level: spec.proxy.log_level.as_str(),
             drain_seconds: spec.proxy.drain_seconds,
+            // What admission let in parses.
+            certificate_lifetime: spec.proxy.certificate_lifetime().unwrap_or(CERTIFICATE_TTL),
             concurrency: spec.proxy.concurrency,
             resources: spec.proxy.resources.as_ref().map_or_else(default_resources, resources),
         }
@@ -316,6 +323,10 @@ fn environment(settings: &ProxySettings, identity: &ProxyIdentity) -> Vec<EnvVar
         value("MESHWRIGHT_WORKLOAD", &identity.workload),
         value("MESHWRIGHT_PROXY_LOG_LEVEL", settings.log_level),
         value("MESHWRIGHT_DRAIN_SECONDS", &settings.drain_seconds.to_string()),
+        value(
+            "MESHWRIGHT_CERTIFICATE_SECONDS",
+            &settings.certificate_lifetime.as_secs().to_string(),
+        ),
         value("MESHWRIGHT_CONCURRENCY", &settings.concurrency.to_string()),
     ];
     env.extend(identity.app_probes.as_deref().map(|probes| value(APP_PROBES_ENV, probes)));

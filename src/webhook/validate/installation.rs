@@ -18,8 +18,8 @@ use crate::{
 
 /// Ports of the proxy itself, which a gateway cannot listen on.
 const RESERVED_PORTS: std::ops::RangeInclusive<i32> = 15000..=15099;
-const SHORTEST_LIFETIME: Duration = Duration::from_secs(10 * 60);
-const LONGEST_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+const SHORTEST_LIFETIME: Duration = Duration::from_mins(1);
+const LONGEST_LIFETIME: Duration = crate::ca::CERTIFICATE_TTL;
 
 static SPEC_SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
     let crd = MeshInstallation::crd();
@@ -55,7 +55,7 @@ pub fn check<'a>(
         _ => findings.error(
             "spec.proxy.certificateTtl",
             "InvalidDuration",
-            format!("{:?} is not a duration between 10m and 8760h", spec.proxy.certificate_ttl),
+            format!("{:?} is not a duration between 1m and 24h", spec.proxy.certificate_ttl),
         ),
     }
     findings.resources("spec.controlPlane.resources", spec.control_plane.resources.as_ref());
@@ -207,7 +207,7 @@ mod tests {
             (json!({"proxy": {"logLevl": "info"}}), "spec.proxy.logLevl UnknownField"),
             (json!({"gateways": [{"name": "in", "x": 1}]}), "spec.gateways[0].x UnknownField"),
             (
-                json!({"proxy": {"certificateTtl": "5m"}}),
+                json!({"proxy": {"certificateTtl": "5s"}}),
                 "spec.proxy.certificateTtl InvalidDuration",
             ),
             (
