@@ -111,11 +111,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     ready.send_replace(true);
     tracing::info!(webhooks = %args.webhook_address, "the operator runs");
 
-    let outcome = tokio::select! {
-        () = stop.clone() => Ok(()),
-        // None of the tasks ends by itself unless it failed.
-        Some(ended) = tasks.join_next() => ended.context("a part of the operator panicked")?,
-    };
+    let outcome = first_end(stop, &mut tasks).await;
     ready.send_replace(false);
     if let Some(election) = election {
         election.release().await;
@@ -125,6 +121,17 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         drop(serving.await);
     }
     outcome
+}
+
+/// Waits until somebody stops us, or until a task ends, which none does unless it failed.
+async fn first_end(
+    stop: impl Future<Output = ()>,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop => Ok(()),
+        Some(ended) = tasks.join_next() => ended.context("a part of the operator panicked")?,
+    }
 }
 
 fn platform(args: &Args) -> Platform {

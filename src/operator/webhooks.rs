@@ -36,7 +36,7 @@ use crate::{
 
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// For the first lists of namespaces and installations.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Keeps what the webhooks read up to date.
 pub(super) struct Mirror;
@@ -73,9 +73,9 @@ impl Mirror {
             while let Some(event) = stream.next().await {
                 report("MeshInstallations", event.err());
                 let known = known(&reader, &platform);
-                let changed = !same_specs(&known, &installations.load());
+                let differ = !same_specs(&known, &installations.load());
                 installations.store(Arc::new(known));
-                if changed {
+                if differ {
                     changes.send_replace(());
                 }
             }
@@ -122,6 +122,7 @@ fn report(what: &str, error: Option<watcher::Error>) {
 }
 
 /// The installation that a webhook configuration was made for.
+#[expect(clippy::needless_pass_by_value, reason = "the Controller's signature")]
 pub(super) fn installation_of(
     configuration: MutatingWebhookConfiguration,
 ) -> Option<ObjectRef<DeserializeGuard<MeshInstallation>>> {
