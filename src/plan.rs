@@ -23,7 +23,7 @@ pub use self::{
     route::{Action, Fallback, Route, RouteTable, Share, TableName, VirtualHost},
     view::View,
 };
-use crate::mesh::{Mesh, ProxyNode};
+use crate::mesh::{Labels, Mesh, ProxyNode};
 
 /// What makes two sidecars share an outbound plan: everything that [`outbound`] reads besides the
 /// mesh.
@@ -63,14 +63,6 @@ pub fn gateway_target_port(port: u16) -> u16 {
     if port < 1024 { port + 8000 } else { port }
 }
 
-/// Whether `pattern` (a host name, `*.suffix` or `*`) covers `host` (which may be a pattern too).
-pub(crate) fn host_covers(pattern: &str, host: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        None => pattern == host,
-        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix) || pattern == host,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,22 +71,5 @@ mod tests {
     fn privileged_ports_move_up() {
         let moved: Vec<u16> = [80, 443, 1023, 1024, 8080, 65535].map(gateway_target_port).into();
         assert_eq!(moved, [8080, 8443, 9023, 1024, 8080, 65535]);
-    }
-
-    #[test]
-    fn wildcards_cover_subdomains_only() {
-        for (pattern, host, covers) in [
-            ("*", "a.b", true),
-            ("*", "*", true),
-            ("*.b", "a.b", true),
-            ("*.b", "c.a.b", true),
-            ("*.b", "*.a.b", true),
-            ("*.b", "b", false),
-            ("*.b", ".b", false),
-            ("a.b", "a.b", true),
-            ("a.b", "*.b", false),
-        ] {
-            assert_eq!(host_covers(pattern, host), covers, "{pattern} {host}");
-        }
     }
 }

@@ -53,7 +53,7 @@ pub enum DemoAction {
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct VerifyArgs {
-    /// Parts to run; all but deny where none is named.
+    /// Parts to run; all but deny and measure where none is named.
     #[arg(value_enum)]
     pub layers: Vec<Layer>,
     /// Run only the cluster scenarios whose name contains this.
@@ -83,6 +83,8 @@ pub enum Layer {
     Chart,
     /// Scenarios in a real Kubernetes
     Cluster,
+    /// What is measured in one and not judged
+    Measure,
 }
 
 #[derive(Debug, Clone, clap::Args)]

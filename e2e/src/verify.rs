@@ -14,7 +14,7 @@ use self::totals::Totals;
 use crate::{
     args::{Layer, VerifyArgs},
     cache::Cache,
-    preflight,
+    preflight, scenarios,
     steps::{Steps, print, print_error},
     tools::{self, Tool},
 };
@@ -85,12 +85,13 @@ fn one(
         Layer::Envoy => cargo::with_envoy(cache, steps, totals, "envoy"),
         Layer::Netns => cargo::with_envoy(cache, steps, totals, "netns"),
         Layer::Chart => chart::check(cache, steps, totals),
-        Layer::Cluster => scenes::run(args, cache, steps, totals),
+        Layer::Cluster => scenes::run(args, cache, scenarios::all(), steps, totals),
+        Layer::Measure => scenes::run(args, cache, scenarios::measurements(), steps, totals),
     }
 }
 
 fn needs_root(layer: Layer) -> bool {
-    matches!(layer, Layer::Netns | Layer::Cluster)
+    matches!(layer, Layer::Netns | Layer::Cluster | Layer::Measure)
 }
 
 /// Tools are installed while the first layers run. Each layer asks again for what it needs, and so
@@ -103,7 +104,7 @@ fn install_meanwhile(cache: &Cache, layers: &[Layer]) -> Option<thread::JoinHand
     if layers.contains(&Layer::Chart) {
         wanted.push(Tool::Helm);
     }
-    if layers.contains(&Layer::Cluster) {
+    if layers.iter().any(|layer| matches!(layer, Layer::Cluster | Layer::Measure)) {
         wanted.extend(
             Tool::CLUSTER.iter().filter(|tool| !wanted.contains(tool)).copied().collect::<Vec<_>>(),
         );
@@ -128,5 +129,6 @@ fn layer_name(layer: Layer) -> &'static str {
         Layer::Netns => "netns",
         Layer::Chart => "chart",
         Layer::Cluster => "cluster",
+        Layer::Measure => "measure",
     }
 }

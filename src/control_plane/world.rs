@@ -50,7 +50,7 @@ pub struct Own {
     generation: u64,
     node: ProxyNode,
     scope: Option<Shared>,
-    own: Shared,
+    alone: Shared,
 }
 
 impl Config {
@@ -127,10 +127,10 @@ impl World {
             node: node.clone(),
             scope: (node.role == ProxyRole::Sidecar)
                 .then(|| self.config.outbound(&plan::scope(&self.config.mesh, node))),
-            own: self.config.own(node),
+            alone: self.config.own(node),
         });
         let mut view = View::default().with(ResourceType::Endpoints, &self.endpoints);
-        for shared in current.scope.iter().chain([&current.own]) {
+        for shared in current.scope.iter().chain([&current.alone]) {
             view.add(ResourceType::Secret, &shared.secrets);
             view.add(ResourceType::Cluster, &shared.clusters);
             view.add(ResourceType::Listener, &shared.listeners);

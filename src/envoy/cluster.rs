@@ -67,7 +67,6 @@ pub fn service(cluster: &Cluster, config: &MeshConfig, from_gateway: bool) -> Re
         Discovery::Dns { host, port } => {
             message.load_assignment = Some(dns_endpoint(&message.name, host, *port));
             message.dns_lookup_family = DnsLookupFamily::All.into();
-            message.respect_dns_ttl = true;
         }
         Discovery::ClientsChoice => {}
     }
@@ -87,19 +86,15 @@ pub fn insert_well_known(set: &mut ResourceSet) {
 
 /// Wherever the client wanted to go, in whatever HTTP version it speaks.
 fn passthrough() -> Resource {
-    let mut cluster = base(
-        names::PASSTHROUGH.to_owned(),
-        DiscoveryType::OriginalDst,
-        LbPolicy::ClusterProvided,
-    );
+    let mut cluster =
+        base(names::PASSTHROUGH.to_owned(), DiscoveryType::OriginalDst, LbPolicy::ClusterProvided);
     cluster.typed_extension_protocol_options = http_options(UpstreamProtocol::AsDownstream);
     with_service(&cluster, "unknown", names::PASSTHROUGH, "unknown")
 }
 
 /// No endpoints: connections are closed, requests answered with 503.
 pub fn black_hole() -> Resource {
-    let cluster =
-        base(names::BLACK_HOLE.to_owned(), DiscoveryType::Static, LbPolicy::RoundRobin);
+    let cluster = base(names::BLACK_HOLE.to_owned(), DiscoveryType::Static, LbPolicy::RoundRobin);
     with_service(&cluster, "unknown", names::BLACK_HOLE, "unknown")
 }
 
@@ -164,8 +159,7 @@ fn policy(load_balancing: LoadBalancing) -> LbPolicy {
 }
 
 fn dns_endpoint(cluster: &str, host: &Host, port: u16) -> ClusterLoadAssignment {
-    let endpoint =
-        Endpoint { address: Some(dns_address(host, port)), ..Endpoint::default() };
+    let endpoint = Endpoint { address: Some(dns_address(host, port)), ..Endpoint::default() };
     let endpoint = LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
         ..LbEndpoint::default()
@@ -211,8 +205,7 @@ fn http_options(protocol: UpstreamProtocol) -> Extensions {
 }
 
 fn set_tls(message: &mut PbCluster, cluster: &Cluster, config: &MeshConfig) {
-    let mesh =
-        || tls::to_mesh(names::sni(&cluster.id), &cluster.identities, &config.trust_domain);
+    let mesh = || tls::to_mesh(names::sni(&cluster.id), &cluster.identities, &config.trust_domain);
     match cluster.tls {
         UpstreamTls::Never => {}
         UpstreamTls::Always => message.transport_socket = Some(mesh()),

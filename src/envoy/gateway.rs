@@ -41,10 +41,7 @@ pub fn gateway(plan: &GatewayPlan, secrets: &Secrets) -> (Encoded, Vec<Diagnosti
         let chains = match &listener.serves {
             GatewayServes::Http { routes } => {
                 served.insert(routes);
-                vec![FilterChain {
-                    filters: vec![manager(plan, routes)],
-                    ..chain("http", &[])
-                }]
+                vec![FilterChain { filters: vec![manager(plan, routes)], ..chain("http", &[]) }]
             }
             GatewayServes::Https(chains) => {
                 let chains: Vec<_> = chains.iter().filter_map(|c| usable_of(c, &usable)).collect();

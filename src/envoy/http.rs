@@ -99,7 +99,7 @@ fn harden(manager: &mut HttpConnectionManager) {
     manager.server_header_transformation = ServerHeaderTransformation::AppendIfAbsent.into();
     manager.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet.into();
     manager.common_http_protocol_options = Some(HttpProtocolOptions {
-        idle_timeout: duration(Duration::from_secs(3600)),
+        idle_timeout: duration(Duration::from_hours(1)),
         // `x_user` and `x-user` are the same to many an application, and not to what checks them.
         headers_with_underscores_action: HeadersWithUnderscoresAction::DropHeader.into(),
         ..HttpProtocolOptions::default()

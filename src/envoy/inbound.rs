@@ -56,9 +56,9 @@ pub fn virtual_inbound(plan: &InboundPlan) -> Listener {
         parts::on_port(Some(PORT)),
         parts::tcp_proxy(names::BLACK_HOLE.to_owned(), names::BLACK_HOLE.to_owned(), Vec::new()),
     );
-    let others =
-        InboundPort { protocol: Protocol::Detect, tls: plan.other_ports, service: None };
-    let ports = plan.ports.iter().map(|(number, port)| Chains { plan, number: Some(*number), port });
+    let others = InboundPort { protocol: Protocol::Detect, tls: plan.other_ports, service: None };
+    let ports =
+        plan.ports.iter().map(|(number, port)| Chains { plan, number: Some(*number), port });
     let others = Chains { plan, number: None, port: &others };
     let without = |needs: fn(&InboundPort) -> bool| -> Vec<u16> {
         plan.ports.iter().filter(|(_, port)| !needs(port)).map(|(number, _)| *number).collect()
@@ -115,10 +115,8 @@ impl Chains<'_> {
             transport_protocol: "raw_buffer".to_owned(),
             ..parts::on_port(self.number)
         };
-        let plain_http = FilterChainMatch {
-            application_protocols: parts::texts(&PLAIN_HTTP),
-            ..plain.clone()
-        };
+        let plain_http =
+            FilterChainMatch { application_protocols: parts::texts(&PLAIN_HTTP), ..plain.clone() };
         let anything = || parts::on_port(self.number);
         let tls = FilterChainMatch { transport_protocol: "tls".to_owned(), ..anything() };
         let mesh = FilterChainMatch { server_names: mesh_server_names(), ..tls.clone() };
@@ -177,7 +175,12 @@ impl Chains<'_> {
 
     fn secured(&self, chain: FilterChain) -> FilterChain {
         let socket = tls::from_mesh(&self.plan.config.trust_domain);
-        FilterChain { transport_socket: Some(socket), ..chain }
+        FilterChain {
+            transport_socket: Some(socket),
+            // Else who never begins a handshake keeps a connection for ever.
+            transport_socket_connect_timeout: seconds(10),
+            ..chain
+        }
     }
 
     fn http(&self, name: &str, looks: FilterChainMatch, clients: Clients) -> FilterChain {
@@ -201,13 +204,13 @@ impl Chains<'_> {
     fn tcp(&self, name: &str, looks: FilterChainMatch, mutual_tls: bool) -> FilterChain {
         let logs =
             telemetry::of_connections(&self.reporter(mutual_tls), self.plan.config.access_log);
-        let proxy = parts::tcp_proxy(format!("inbound_{}", self.port_text()), self.cluster(), logs);
+        let proxy = if mutual_tls { parts::tcp_proxy_after_handshake } else { parts::tcp_proxy };
+        let proxy = proxy(format!("inbound_{}", self.port_text()), self.cluster(), logs);
         parts::chain(self.name(name), looks, proxy)
     }
 
     fn cluster(&self) -> String {
-        self.number
-            .map_or_else(|| names::INBOUND_PASSTHROUGH.to_owned(), names::inbound_cluster)
+        self.number.map_or_else(|| names::INBOUND_PASSTHROUGH.to_owned(), names::inbound_cluster)
     }
 
     fn port_text(&self) -> String {

@@ -19,7 +19,7 @@ use envoy_types::pb::{
                 tls_inspector::v3::TlsInspector,
             },
             network::tcp_proxy::v3::{
-                TcpProxy,
+                TcpProxy, UpstreamConnectMode,
                 tcp_proxy::{ClusterSpecifier, TcpAccessLogOptions},
             },
         },
@@ -131,7 +131,24 @@ pub fn texts(values: &[&str]) -> Vec<String> {
 
 /// Everything to one cluster, byte by byte.
 pub fn tcp_proxy(stat_prefix: String, cluster: String, access_log: Vec<AccessLog>) -> Filter {
-    let proxy = TcpProxy {
+    tcp_filter(&tcp(stat_prefix, cluster, access_log))
+}
+
+/// The same behind TLS: who has not shown a certificate yet does not even reach the application.
+pub fn tcp_proxy_after_handshake(
+    stat_prefix: String,
+    cluster: String,
+    access_log: Vec<AccessLog>,
+) -> Filter {
+    tcp_filter(&TcpProxy {
+        upstream_connect_mode: UpstreamConnectMode::OnDownstreamTlsHandshake.into(),
+        max_early_data_bytes: number(0),
+        ..tcp(stat_prefix, cluster, access_log)
+    })
+}
+
+fn tcp(stat_prefix: String, cluster: String, access_log: Vec<AccessLog>) -> TcpProxy {
+    TcpProxy {
         stat_prefix,
         access_log,
         // Counts connections when they begin, not only when they end.
@@ -144,9 +161,12 @@ pub fn tcp_proxy(stat_prefix: String, cluster: String, access_log: Vec<AccessLog
         idle_timeout: seconds(0),
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
         ..TcpProxy::default()
-    };
+    }
+}
+
+fn tcp_filter(proxy: &TcpProxy) -> Filter {
     Filter {
         name: "envoy.filters.network.tcp_proxy".to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(any(&proxy))),
+        config_type: Some(filter::ConfigType::TypedConfig(any(proxy))),
     }
 }

@@ -5,8 +5,8 @@ use std::{net::IpAddr, time::Duration};
 use envoy_types::pb::{
     envoy::{
         config::core::v3::{
-            Address, AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, GrpcService,
-            SocketAddress, TransportSocket, address, api_config_source,
+            Address, AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource,
+            GrpcService, SocketAddress, TransportSocket, address, api_config_source,
             config_source::ConfigSourceSpecifier,
             grpc_service::{EnvoyGrpc, TargetSpecifier},
             socket_address::PortSpecifier,

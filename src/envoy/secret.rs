@@ -13,11 +13,7 @@ use rustls::{
 };
 
 use super::names;
-use crate::{
-    mesh::Key,
-    watch::snapshot::TlsSecret,
-    xds::Resource,
-};
+use crate::{mesh::Key, watch::snapshot::TlsSecret, xds::Resource};
 
 /// Secrets of type `kubernetes.io/tls`, as the snapshot has them.
 pub type Secrets = BTreeMap<Key, Arc<TlsSecret>>;

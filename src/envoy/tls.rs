@@ -10,7 +10,8 @@ use envoy_types::pb::envoy::{
             CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
             SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
             common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
-            subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
+            subject_alt_name_matcher::SanType,
+            tls_parameters::TlsProtocol,
         },
     },
     r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
@@ -89,10 +90,8 @@ fn versions() -> TlsParameters {
 
 /// The workload's own certificate and roots, which the agent provides, and who is accepted.
 fn workload_identity(accepted: Vec<StringMatcher>, alpn: Vec<String>) -> CommonTlsContext {
-    let secret = |name: &str| SdsSecretConfig {
-        name: name.to_owned(),
-        sds_config: Some(from_agent()),
-    };
+    let secret =
+        |name: &str| SdsSecretConfig { name: name.to_owned(), sds_config: Some(from_agent()) };
     let matchers = accepted.into_iter().map(|matcher| SubjectAltNameMatcher {
         san_type: SanType::Uri.into(),
         matcher: Some(matcher),

@@ -53,7 +53,10 @@ pub enum Discovery {
     /// The connection's original destination.
     ClientsChoice,
     /// A name outside the mesh.
-    Dns { host: Host, port: u16 },
+    Dns {
+        host: Host,
+        port: u16,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

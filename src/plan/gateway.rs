@@ -1,19 +1,16 @@
 //! What a gateway pod listens on and where it sends requests.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use super::{
     Cluster, ClusterId, Fallback, Families, RouteTable, TableName, View, VirtualHost,
-    gateway_target_port, host_covers, route,
+    gateway_target_port, route,
 };
 use crate::{
     diagnostic::{Diagnostic, ObjectRef},
     mesh::{
-        self, GatewayProtocol, GatewayRef, GatewayServer, GatewayServers, Host, HttpMatch,
-        HttpRouting, Key, MatchGateway, Mesh, MeshConfig, ProxyNode, Visibility,
+        GatewayApi, GatewayProtocol, GatewayRef, GatewayServer, GatewayServers, Host, HttpMatch,
+        HttpRouting, Key, MatchGateway, Mesh, MeshConfig, ProxyNode, Visibility, names, selects,
     },
 };
 
@@ -76,7 +73,7 @@ pub fn gateway(mesh: &Mesh, node: &ProxyNode) -> (GatewayPlan, Vec<Diagnostic>) 
     let mut http: BTreeMap<u16, Vec<Taken<'_>>> = BTreeMap::new();
     for taken in taken(mesh, node) {
         match claim_port(&mut plan, taken) {
-            Err(diagnostic) => diagnostics.push(diagnostic),
+            Err(diagnostic) => diagnostics.push(*diagnostic),
             Ok(target) => match &taken.server.protocol {
                 GatewayProtocol::Http { .. } => http.entry(target).or_default().push(taken),
                 GatewayProtocol::Https { credentials } => {
@@ -101,7 +98,7 @@ pub fn gateway(mesh: &Mesh, node: &ProxyNode) -> (GatewayPlan, Vec<Diagnostic>) 
 fn taken<'a>(mesh: &'a Mesh, node: &ProxyNode) -> impl Iterator<Item = Taken<'a>> {
     let takes = |gateway: &&GatewayServers| {
         (!gateway.own_namespace_only || gateway.key.namespace == node.key.namespace)
-            && mesh::selects(&gateway.selector, &node.labels)
+            && selects(&gateway.selector, &node.labels)
     };
     let gateways: Vec<_> = mesh.gateways.iter().map(AsRef::as_ref).filter(takes).collect();
     gateways
@@ -111,7 +108,7 @@ fn taken<'a>(mesh: &'a Mesh, node: &ProxyNode) -> impl Iterator<Item = Taken<'a>
 
 /// The listener for the server's port; an error where another Gateway already serves something else
 /// there.
-fn claim_port(plan: &mut GatewayPlan, taken: Taken<'_>) -> Result<u16, Diagnostic> {
+fn claim_port(plan: &mut GatewayPlan, taken: Taken<'_>) -> Result<u16, Box<Diagnostic>> {
     let Taken { gateway, server } = taken;
     let target = gateway_target_port(server.port);
     let serves = match server.protocol {
@@ -132,7 +129,7 @@ fn claim_port(plan: &mut GatewayPlan, taken: Taken<'_>) -> Result<u16, Diagnosti
                     | (GatewayServes::Https(_), GatewayServes::Https(_))
             );
             if !same || listener.port != server.port {
-                return Err(port_conflict(gateway, server, listener, target));
+                return Err(Box::new(port_conflict(gateway, server, listener, target)));
             }
         }
     }
@@ -162,10 +159,9 @@ fn port_conflict(
 }
 
 fn server_path(gateway: &GatewayServers, server: &GatewayServer) -> String {
-    let index = server.index;
     match gateway.api {
-        crate::mesh::GatewayApi::Istio => format!("spec.servers[{index}]"),
-        crate::mesh::GatewayApi::Kubernetes => format!("spec.listeners[{index}]"),
+        GatewayApi::Istio => format!("spec.servers[{}]", server.index),
+        GatewayApi::Kubernetes => format!("spec.listeners[{}]", server.index),
     }
 }
 
@@ -219,19 +215,17 @@ fn add_tls(
         path: server_path(gateway, server),
         server: server.name.clone(),
         hosts,
-        credentials: credentials.iter().map(|key| in_namespace(key, &view.namespace)).collect(),
+        // A Secret without a namespace is in the gateway's own.
+        credentials: credentials
+            .iter()
+            .map(|key| match &*key.namespace {
+                "" => Key { namespace: view.namespace.clone(), name: key.name.clone() },
+                _ => key.clone(),
+            })
+            .collect(),
         routes: name.clone(),
     });
     plan.tables.insert(name.clone(), table(view, name, &[taken]));
-}
-
-/// An Istio Gateway names its Secrets without a namespace: they are where the gateway's pods are.
-fn in_namespace(credential: &Key, pods: &Arc<str>) -> Key {
-    if credential.namespace.is_empty() {
-        Key { namespace: pods.clone(), name: credential.name.clone() }
-    } else {
-        credential.clone()
-    }
 }
 
 /// What some servers route between them, by host.
@@ -254,7 +248,7 @@ fn table(view: &View<'_>, name: TableName, servers: &[Taken<'_>]) -> RouteTable 
             }
         }
     }
-    let covered = |domain: &str| redirected.iter().any(|host| host_covers(host, domain));
+    let covered = |domain: &str| redirected.iter().any(|host| names::covers(host, domain));
     let virtual_hosts = bound
         .into_iter()
         .map(|(domain, routings)| virtual_host(view, covered(&domain), domain, &routings))
@@ -287,7 +281,7 @@ fn virtual_host(
 }
 
 /// Whether `reference` names the server.
-fn names(reference: &GatewayRef, Taken { gateway, server }: Taken<'_>) -> bool {
+fn refers_to(reference: &GatewayRef, Taken { gateway, server }: Taken<'_>) -> bool {
     reference.api == gateway.api
         && reference.key == gateway.key
         && reference.listener.as_ref().is_none_or(|listener| *listener == server.name)
@@ -297,7 +291,9 @@ fn applies_to_server(taken: Taken<'_>, m: &HttpMatch) -> bool {
     let gateways = &m.gateways;
     m.port.is_none_or(|port| port == taken.server.port)
         && (gateways.is_empty()
-            || gateways.iter().any(|g| matches!(g, MatchGateway::Gateway(r) if names(r, taken))))
+            || gateways
+                .iter()
+                .any(|g| matches!(g, MatchGateway::Gateway(r) if refers_to(r, taken))))
 }
 
 /// The routings that bind to a host of a server, each with the hosts that both have in common.
@@ -309,16 +305,14 @@ fn bindings<'a>(
 ) -> Vec<(String, &'a HttpRouting)> {
     let mut bindings = Vec::new();
     for routing in &mesh.routes {
-        if !routing.gateways.iter().any(|reference| names(reference, taken))
+        if !routing.gateways.iter().any(|reference| refers_to(reference, taken))
             || !visibility.includes(&routing.origin.namespace)
         {
             continue;
         }
         for wanted in &routing.hosts {
-            if host_covers(host, wanted) {
-                bindings.push((wanted.to_string(), &**routing));
-            } else if host_covers(wanted, host) {
-                bindings.push((host.to_owned(), &**routing));
+            if let Some(common) = names::intersection(host, wanted) {
+                bindings.push((common.to_owned(), &**routing));
             }
         }
     }

@@ -44,7 +44,10 @@ pub struct OutboundListener {
 pub enum Serves {
     Tcp(ClusterId),
     /// Looks at the first bytes: HTTP goes by its routes, the rest `otherwise`.
-    Http { routes: TableName, otherwise: ClusterId },
+    Http {
+        routes: TableName,
+        otherwise: ClusterId,
+    },
 }
 
 /// Everything that clients of a scope may reach.
@@ -93,7 +96,7 @@ fn add_service<'a>(
 }
 
 /// The listener and the table that all HTTP services of a port number share.
-fn share_ports<'a>(view: &View<'a>, plan: &mut OutboundPlan) {
+fn share_ports(view: &View<'_>, plan: &mut OutboundPlan) {
     let fallback = match view.mesh.config.outbound {
         OutboundTraffic::AllowAny => Fallback::Passthrough,
         OutboundTraffic::RegistryOnly => Fallback::Refuse,
@@ -103,10 +106,7 @@ fn share_ports<'a>(view: &View<'a>, plan: &mut OutboundPlan) {
         plan.listeners.push(OutboundListener {
             addresses: Vec::new(),
             port: number,
-            serves: Serves::Http {
-                routes: table.name.clone(),
-                otherwise: plan.unclaimed.clone(),
-            },
+            serves: Serves::Http { routes: table.name.clone(), otherwise: plan.unclaimed.clone() },
         });
         plan.tables.insert(table.name.clone(), table);
     }

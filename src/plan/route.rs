@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{ClusterId, View};
 use crate::mesh::{
-    Backend, HeaderChanges, Host, HttpAction, HttpMatch, HttpRouting, HttpRule, PathMatch,
-    Redirect, Retries, Rewrite,
+    Backend, HeaderChanges, Host, HttpAction, HttpMatch, HttpRouting, HttpRule, Redirect, Retries,
+    Rewrite, precedence,
 };
 
 /// Names a route table; `envoy::names` makes the RDS name of it.
@@ -14,11 +14,24 @@ pub enum TableName {
     /// All HTTP services of one port number.
     Port(u16),
     /// One service, whatever the Host header says: the connection's address has decided.
-    Service { host: Host, port: u16 },
+    Service {
+        host: Host,
+        port: u16,
+    },
     /// The same of a headless service, for endpoints that do not speak mesh TLS.
-    PlainService { host: Host, port: u16 },
-    GatewayHttp { port: u16 },
-    GatewayHttps { port: u16, server: String, gateway: String, namespace: String },
+    PlainService {
+        host: Host,
+        port: u16,
+    },
+    GatewayHttp {
+        port: u16,
+    },
+    GatewayHttps {
+        port: u16,
+        server: String,
+        gateway: String,
+        namespace: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,9 +78,15 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// To clusters by weight; never empty.
-    Forward { shares: Vec<Share>, rewrite: Option<Rewrite> },
+    Forward {
+        shares: Vec<Share>,
+        rewrite: Option<Rewrite>,
+    },
     Redirect(Redirect),
-    Respond { status: u16, body: String },
+    Respond {
+        status: u16,
+        body: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,26 +152,13 @@ pub(super) fn routes(
     if routings.iter().all(|r| is_gateway_api(r)) {
         // The Gateway API's precedence holds across all routes of a host; the sort is stable, so
         // that ties keep the order of age and name that the mesh has them in.
-        routes.sort_by_key(|r| std::cmp::Reverse(specificity(&r.matches)));
+        routes.sort_by_cached_key(|route| precedence::of(&route.matches));
     }
     routes
 }
 
 pub(super) fn is_gateway_api(routing: &HttpRouting) -> bool {
     routing.origin.kind != "VirtualService"
-}
-
-/// Exact path, then the longest prefix, then method, number of headers, number of query parameters.
-fn specificity(m: &HttpMatch) -> (u8, usize, bool, usize, usize) {
-    let (kind, length) = match &m.path {
-        Some(PathMatch::Exact(path)) => (3, path.len()),
-        Some(PathMatch::Regex(regex)) => (2, regex.len()),
-        Some(PathMatch::Prefix(path) | PathMatch::ElementPrefix(path)) => {
-            (1, path.trim_end_matches('/').len())
-        }
-        None => (1, 0),
-    };
-    (kind, length, m.method.is_some(), m.headers.len(), m.query.len())
 }
 
 fn route(view: &View<'_>, routing: &HttpRouting, rule: &HttpRule, matches: &HttpMatch) -> Route {
@@ -181,8 +187,7 @@ fn forward(view: &View<'_>, backends: &[Backend], rewrite: Option<&Rewrite>) -> 
     };
     // A single destination gets everything, whatever its weight says.
     let weight = |backend: &Backend| if backends.len() == 1 { 1 } else { backend.weight };
-    let live: Vec<_> =
-        backends.iter().filter(|b| weight(b) > 0).map(|b| (b, resolve(b))).collect();
+    let live: Vec<_> = backends.iter().filter(|b| weight(b) > 0).map(|b| (b, resolve(b))).collect();
     if live.iter().all(|(_, cluster)| cluster.is_err()) {
         let status = live.iter().find_map(|(_, cluster)| cluster.as_ref().err()).copied();
         return Action::Respond { status: status.unwrap_or(500), body: String::new() };

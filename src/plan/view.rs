@@ -7,11 +7,12 @@ use std::{
 
 use super::{
     Cluster, ClusterId, Discovery, Fallback, Families, OutboundListener, Route, RouteTable, Serves,
-    TableName, UpstreamProtocol, UpstreamTls, VirtualHost, domains::domains, host_covers, route,
+    TableName, UpstreamProtocol, UpstreamTls, VirtualHost, domains::domains, route,
 };
 use crate::mesh::{
     BackendTarget, ClientTls, DestinationPolicy, EdsName, HeadlessEndpoint, HttpMatch, HttpRouting,
     Labels, MatchGateway, Mesh, OutboundTraffic, Port, Protocol, Service, ServiceKind,
+    names::covers,
 };
 
 /// An alias may point at an alias; more hops than this are a loop.
@@ -176,14 +177,12 @@ impl<'a> View<'a> {
     fn upstream_protocol(&self, protocol: Protocol) -> UpstreamProtocol {
         match protocol {
             Protocol::Http2 | Protocol::Grpc => UpstreamProtocol::Http2,
-            Protocol::Http1 if self.from_gateway => UpstreamProtocol::Http1,
+            // A gateway's clients speak what they like, which says nothing about what this port
+            // understands; HTTP/1.1 is what most do.
+            Protocol::Http1 | Protocol::Detect if self.from_gateway => UpstreamProtocol::Http1,
             // gRPC on a port that is called `http` is common, and works without a mesh: what the
             // application speaks is passed on as it is.
-            Protocol::Http1 => UpstreamProtocol::AsDownstream,
-            // A gateway's clients say nothing about what this port understands; HTTP/1.1 is what
-            // most do.
-            Protocol::Detect if self.from_gateway => UpstreamProtocol::Http1,
-            Protocol::Detect => UpstreamProtocol::AsDownstream,
+            Protocol::Http1 | Protocol::Detect => UpstreamProtocol::AsDownstream,
             _ => UpstreamProtocol::Tcp,
         }
     }
@@ -290,7 +289,7 @@ impl<'a> View<'a> {
         let candidates = if let Some(exact) = self.exact.get(host) {
             exact.clone()
         } else {
-            let covering = || self.wildcards.iter().filter(|(w, _)| host_covers(w, host));
+            let covering = || self.wildcards.iter().filter(|(w, _)| covers(w, host));
             let longest = covering().next().map(|(wildcard, _)| wildcard.len());
             covering().filter(|(w, _)| Some(w.len()) == longest).map(|(_, r)| *r).collect()
         };

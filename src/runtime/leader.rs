@@ -105,7 +105,7 @@ impl Candidate {
                 Err(error) => {
                     tracing::warn!(lease = self.name, %error, "cannot read or write the lease");
                     // Who cannot renew must stop before another may start.
-                    if renewed.elapsed() >= LEASE_DURATION - RENEW_INTERVAL {
+                    if renewed.elapsed() + RENEW_INTERVAL >= LEASE_DURATION {
                         announce(&leader, false);
                     }
                 }

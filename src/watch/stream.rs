@@ -62,7 +62,7 @@ pub fn start(client: &Client, scope: &Scope) -> Mailbox {
     watches.spawn::<DeserializeGuard<MeshInstallation>, MeshInstallation>(
         "",
         valid,
-        |tables, key, object| tables.set_installation(key, object),
+        Tables::set_installation,
         Tables::replace_installations,
     );
     let tables = Tables::new(&scope.system_namespace, &scope.revision, watches.count);
@@ -180,7 +180,7 @@ where
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(kind = %O::kind(&()), %error, "watch failed, retrying")
+                    tracing::warn!(kind = %O::kind(&()), %error, "watch failed, retrying");
                 }
             }
         }
@@ -210,12 +210,11 @@ where
 }
 
 fn is_absent(error: &watcher::Error) -> bool {
-    let status = match error {
+    match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status,
-        _ => return false,
-    };
-    status.code == 404
+        | watcher::Error::WatchError(status) => status.code == 404,
+        _ => false,
+    }
 }

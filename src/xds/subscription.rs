@@ -116,8 +116,8 @@ impl Subscription {
         };
         (self.started, self.legacy, self.wildcard) = (true, false, wildcard);
         if !change.asked.is_empty() || !change.dropped.is_empty() {
-            let named = wanted.into_iter().filter(|name| &**name != WILDCARD);
-            self.names = Arc::new(named.collect());
+            let explicit = wanted.into_iter().filter(|name| &**name != WILDCARD);
+            self.names = Arc::new(explicit.collect());
         }
         change
     }

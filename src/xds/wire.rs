@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -183,6 +183,8 @@ fn put_bytes(tag: u32, content: &[u8], buffer: &mut BytesMut) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use envoy_types::pb::envoy::{
         config::cluster::v3::Cluster,
         service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse},

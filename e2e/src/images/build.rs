@@ -191,6 +191,10 @@ fn redirection() -> Result<Files> {
     let nft = find_program("nft").context("nft is missing: install nftables")?;
     files.file("usr/sbin/nft", &nft);
     programs.push(nft);
+    // `ip` gives the loopback of an IPv6 pod the address from which Envoy reaches the application.
+    let ip = find_program("ip").context("ip is missing: install iproute2")?;
+    files.file("usr/sbin/ip", &ip);
+    programs.push(ip);
     let modules = modules()?;
     programs.extend(modules.iter().cloned());
     closure::add(&mut files, closure::libraries(&programs)?);

@@ -14,15 +14,21 @@ use crate::{
     cache::Cache,
     cluster::{self, Cluster},
     demo, deploy,
-    scenarios::{self, Scenario},
+    scenarios::Scenario,
     steps::Steps,
 };
 
 const NAME: &str = "verify";
 
-pub fn run(args: &VerifyArgs, cache: &Cache, steps: &mut Steps, totals: &mut Totals) -> Result<()> {
+pub fn run(
+    args: &VerifyArgs,
+    cache: &Cache,
+    scenarios: Vec<Scenario>,
+    steps: &mut Steps,
+    totals: &mut Totals,
+) -> Result<()> {
     let _lock = cluster::lock(NAME)?;
-    let scenarios = chosen(args)?;
+    let scenarios = chosen(args, scenarios)?;
     let tools = demo::prepare(cache, steps)?;
     let booted = cluster::ensure(cache, NAME, steps)?;
     let installed = demo::install(cache, &tools, &booted, steps);
@@ -45,8 +51,7 @@ pub fn run(args: &VerifyArgs, cache: &Cache, steps: &mut Steps, totals: &mut Tot
     installed.map(drop)
 }
 
-fn chosen(args: &VerifyArgs) -> Result<Vec<Scenario>> {
-    let mut scenarios = scenarios::all();
+fn chosen(args: &VerifyArgs, mut scenarios: Vec<Scenario>) -> Result<Vec<Scenario>> {
     if let Some(only) = &args.only {
         scenarios.retain(|scenario| scenario.name.contains(only.as_str()));
         ensure!(!scenarios.is_empty(), "no scenario has {only} in its name");

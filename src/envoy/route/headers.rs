@@ -18,8 +18,8 @@ pub(super) struct Changes {
 impl Changes {
     pub(super) fn of(changes: &HeaderChanges, commands: bool) -> Self {
         use HeaderAppendAction::{AppendIfExistsOrAdd, OverwriteIfExistsOrAdd};
-        let option = |(name, value): &(String, String), action: HeaderAppendAction| {
-            HeaderValueOption {
+        let option =
+            |(name, value): &(String, String), action: HeaderAppendAction| HeaderValueOption {
                 header: Some(HeaderValue {
                     key: name.clone(),
                     value: if commands { checked(value) } else { literal(value) },
@@ -28,8 +28,7 @@ impl Changes {
                 append_action: action.into(),
                 keep_empty_value: true,
                 ..HeaderValueOption::default()
-            }
-        };
+            };
         let set = changes.set.iter().filter(|(name, _)| !is_host(name));
         let add = changes.add.iter().filter(|(name, _)| !is_host(name));
         Self {
@@ -105,7 +104,7 @@ fn is_well_formed(value: &str) -> bool {
         let Some((command, after)) = after.split_once('%') else { return false };
         let name = command.split(['(', ':']).next().unwrap_or_default();
         let closed = command.matches('(').count() == command.matches(')').count();
-        if !command.is_empty() && !(closed && COMMANDS.contains(&name)) {
+        if !(command.is_empty() || closed && COMMANDS.contains(&name)) {
             return false;
         }
         rest = after;

@@ -5,9 +5,7 @@ use envoy_types::pb::envoy::{
         HeaderMatcher, QueryParameterMatcher, RouteMatch, header_matcher::HeaderMatchSpecifier,
         query_parameter_matcher::QueryParameterMatchSpecifier, route_match::PathSpecifier,
     },
-    r#type::matcher::v3::{
-        RegexMatchAndSubstitute, StringMatcher, string_matcher::MatchPattern,
-    },
+    r#type::matcher::v3::{RegexMatchAndSubstitute, StringMatcher, string_matcher::MatchPattern},
 };
 
 use crate::{

@@ -96,7 +96,7 @@ impl<M: Incoming> Stream<M> {
                 Event::End(status) => Err(status),
             };
             match outcome {
-                Ok(outcome) => self.carry_out(outcome),
+                Ok(outcome) => self.carry_out(&outcome),
                 Err(status) => self.end(&status),
             }
         }
@@ -160,7 +160,7 @@ impl<M: Incoming> Stream<M> {
         }
     }
 
-    fn carry_out(&mut self, outcome: Outcome) {
+    fn carry_out(&mut self, outcome: &Outcome) {
         for response in &outcome.responses {
             self.send(response);
         }

@@ -51,9 +51,9 @@ impl Session {
             self.types[kind as usize].apart.extend([first.into(), second.into()]);
             return false;
         }
-        let named: Vec<_> = names.iter().filter(|name| message.contains(&***name)).collect();
-        let certain = !named.is_empty() || names.len() == 1;
-        let suspects = if named.is_empty() { names.iter().collect() } else { named };
+        let quoted: Vec<_> = names.iter().filter(|name| message.contains(&***name)).collect();
+        let certain = !quoted.is_empty() || names.len() == 1;
+        let suspects = if quoted.is_empty() { names.iter().collect() } else { quoted };
         let message: Arc<str> = message.into();
         for name in suspects {
             let version = self.view.get(kind, name).map(|resource| resource.version);

@@ -8,9 +8,9 @@
     reason = "all of this is test code, also what stands outside of test functions"
 )]
 
-#[path = "agent/control_plane.rs"]
+#[path = "envoy_agent/control_plane.rs"]
 mod control_plane;
-#[path = "agent/pod.rs"]
+#[path = "envoy_agent/pod.rs"]
 mod pod;
 
 use std::time::{Duration, Instant};
