@@ -7,10 +7,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use futures::StreamExt;
 use k8s_openapi::{
-    api::{
-        admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Namespace,
-        rbac::v1::ClusterRole,
-    },
+    api::{core::v1::Namespace, rbac::v1::ClusterRole},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
@@ -18,7 +15,7 @@ use kube::{
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, Store},
         watcher,
     },
 };
@@ -30,7 +27,7 @@ use super::{
     platform::{OPERATOR, Platform},
 };
 use crate::{
-    api::meshwright::{MeshInstallation, labels::INSTALLATION},
+    api::meshwright::MeshInstallation,
     webhook::server::{Installations, Namespaces},
 };
 
@@ -119,14 +116,6 @@ fn report(what: &str, error: Option<watcher::Error>) {
     if let Some(error) = error {
         tracing::warn!(%error, "cannot watch {what}");
     }
-}
-
-/// The installation that a webhook configuration was made for.
-#[expect(clippy::needless_pass_by_value, reason = "the Controller's signature")]
-pub(super) fn installation_of(
-    configuration: MutatingWebhookConfiguration,
-) -> Option<ObjectRef<DeserializeGuard<MeshInstallation>>> {
-    configuration.labels().get(INSTALLATION).map(|name| ObjectRef::new(name))
 }
 
 /// Registers the validation webhook now and whenever its CA changes. All replicas write the same.
