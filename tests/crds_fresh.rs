@@ -1,5 +1,7 @@
 //! `crds/` holds what the types generate. `MESHWRIGHT_UPDATE=1` rewrites it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::{fs, path::Path};
 
 use meshwright::{api::crd::Source, cli::crds::yaml};

@@ -1,5 +1,7 @@
 //! Properties of injection: it changes nothing twice, and keeps what it does not own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 #[path = "inject/fixture.rs"]
 mod fixture;
 

@@ -1,6 +1,8 @@
 //! Injected pods: `golden/inject/CASE.in.yaml` becomes `CASE.out.yaml`. `MESHWRIGHT_UPDATE=1` rewrites
 //! the latter.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 #[path = "inject/fixture.rs"]
 mod fixture;
 

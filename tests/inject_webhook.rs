@@ -1,5 +1,7 @@
 //! The webhooks' edge: whatever comes in, a well-formed AdmissionReview goes out.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 #[path = "inject/fixture.rs"]
 mod fixture;
 
@@ -138,7 +140,7 @@ async fn malformed_reviews_are_errors_not_crashes() {
             &deep,
         ] {
             let (status, response) = post(path, body.to_owned()).await;
-            assert_eq!(status, StatusCode::BAD_REQUEST, "{path} {:.60}", body);
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{path} {body:.60}");
             assert_eq!(response["allowed"], false);
             assert!(!response["status"]["message"].as_str().unwrap().is_empty());
         }

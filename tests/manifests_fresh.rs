@@ -1,6 +1,8 @@
 //! `manifests/meshwright.yaml` is the chart rendered with its defaults, behind the namespace that it
 //! goes to. `MESHWRIGHT_UPDATE=1` rewrites it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! The calls that a reconciliation makes, against an API server in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 #[path = "operator/api_server.rs"]
 mod api_server;
 

@@ -204,6 +204,6 @@ mod tests {
         assert_eq!(theirs.x_kubernetes_preserve_unknown_fields, Some(true));
         let ours = spec(&crd(Source::Meshwright, "MeshInstallation"));
         assert_eq!(ours.x_kubernetes_preserve_unknown_fields, None);
-        assert!(ours.default.is_some());
+        assert!(ours.properties.unwrap()["revision"].default.is_some());
     }
 }

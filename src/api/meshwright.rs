@@ -27,32 +27,11 @@ pub use status::{GatewayStatus, MeshInstallationStatus, ProxyCount};
     derive = "Default",
     derive = "PartialEq",
     doc = "One control plane of the mesh, with its gateways and mesh-wide settings",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
-        description = "Whether the control plane, its gateways and its webhooks work"
-    ),
-    printcolumn(
-        name = "Version",
-        type_ = "string",
-        json_path = ".status.version",
-        description = "Version that is in force"
-    ),
-    printcolumn(
-        name = "Proxies",
-        type_ = "string",
-        json_path = ".status.proxies.summary",
-        description = "Proxies that are ready, of all of this revision"
-    ),
-    printcolumn(
-        name = "Revision",
-        type_ = "string",
-        json_path = ".spec.revision",
-        description = "Revision that namespaces and pods choose by label",
-        priority = 1
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether the control plane, its gateways and its webhooks work"}"#,
+    printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.version","description":"Version that is in force"}"#,
+    printcolumn = r#"{"name":"Proxies","type":"string","jsonPath":".status.proxies.summary","description":"Proxies that are ready, of all of this revision"}"#,
+    printcolumn = r#"{"name":"Revision","type":"string","jsonPath":".spec.revision","description":"Revision that namespaces and pods choose by label","priority":1}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct MeshInstallationSpec {

@@ -63,9 +63,7 @@ trait ScopedApi<K> {
     fn api(client: &Client, namespace: Option<&str>) -> Api<K>;
 }
 
-impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>> ScopedApi<K>
-    for NamespaceResourceScope
-{
+impl<K: Resource<DynamicType = (), Scope = Self>> ScopedApi<K> for NamespaceResourceScope {
     fn api(client: &Client, namespace: Option<&str>) -> Api<K> {
         match namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -74,9 +72,7 @@ impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>> ScopedApi<K>
     }
 }
 
-impl<K: Resource<DynamicType = (), Scope = ClusterResourceScope>> ScopedApi<K>
-    for ClusterResourceScope
-{
+impl<K: Resource<DynamicType = (), Scope = Self>> ScopedApi<K> for ClusterResourceScope {
     fn api(client: &Client, _: Option<&str>) -> Api<K> {
         Api::all(client.clone())
     }

@@ -61,7 +61,7 @@ pub struct Backoff(Mutex<HashMap<String, u32>>);
 
 impl Backoff {
     const SHORTEST: Duration = Duration::from_secs(1);
-    const LONGEST: Duration = Duration::from_secs(120);
+    const LONGEST: Duration = Duration::from_mins(2);
 
     /// How long to wait after one more failure.
     pub fn next(&self, name: &str) -> Duration {

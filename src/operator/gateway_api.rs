@@ -13,7 +13,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams},
-    core::DeserializeGuard,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::{
         Controller,
         controller::{self, Action},
@@ -42,7 +42,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the Gateway cannot be read: {0}")]
-    Unreadable(#[from] kube::core::error_boundary::InvalidObject),
+    Unreadable(#[from] Box<InvalidObject>),
     #[error(transparent)]
     Apply(#[from] apply::Error),
     #[error("cannot write the status: {0}")]
@@ -90,7 +90,7 @@ async fn reconcile(
     object: Arc<DeserializeGuard<Gateway>>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
-    let gateway = object.0.as_ref().map_err(|error| Error::from(error.clone()))?;
+    let gateway = object.0.as_ref().map_err(|error| Error::from(Box::new(error.clone())))?;
     if gateway.spec.gateway_class_name != CLASS || gateway.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
@@ -120,6 +120,7 @@ async fn reconcile(
     Ok(Action::await_change())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the Controller's signature")]
 fn error_policy(
     object: Arc<DeserializeGuard<Gateway>>,
     error: &Error,

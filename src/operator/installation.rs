@@ -36,7 +36,7 @@ pub const FINALIZER: &str = "meshwright.dev/webhooks";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the MeshInstallation cannot be read: {0}")]
-    Unreadable(#[from] InvalidObject),
+    Unreadable(#[from] Box<InvalidObject>),
     #[error("the MeshInstallation is not valid: {}", sentences(.0))]
     Invalid(Vec<Diagnostic>),
     #[error("cannot read what the installation depends on: {0}")]
@@ -46,7 +46,7 @@ pub enum Error {
     #[error("cannot write the status: {0}")]
     Status(#[source] Box<kube::Error>),
     #[error(transparent)]
-    Finalizer(#[from] Box<finalizer::Error<Error>>),
+    Finalizer(#[from] Box<finalizer::Error<Self>>),
 }
 
 impl Error {
@@ -83,7 +83,7 @@ pub async fn reconcile(
     object: Arc<DeserializeGuard<MeshInstallation>>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
-    let installation = object.0.as_ref().map_err(|error| Error::from(error.clone()))?;
+    let installation = object.0.as_ref().map_err(|error| Error::from(Box::new(error.clone())))?;
     let api = Api::<MeshInstallation>::all(context.client.clone());
     let step = |event| async {
         match event {
@@ -99,6 +99,7 @@ pub async fn reconcile(
 }
 
 /// When to try again, by what went wrong.
+#[expect(clippy::needless_pass_by_value, reason = "the Controller's signature")]
 pub fn error_policy(
     object: Arc<DeserializeGuard<MeshInstallation>>,
     error: &Error,

@@ -1,6 +1,6 @@
 //! Wires the operator's parts together and runs them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -12,11 +12,12 @@ use k8s_openapi::api::{
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
 };
 use kube::{
-    Api, Client,
-    core::DeserializeGuard,
+    Api, Client, Resource, ResourceExt,
+    core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         Controller, controller,
         events::{Recorder, Reporter},
+        reflector::ObjectRef,
         watcher,
     },
 };
@@ -34,7 +35,7 @@ use super::{
 use crate::{
     api::meshwright::{
         MeshInstallation,
-        labels::{MANAGED_BY, MANAGER},
+        labels::{INSTALLATION, MANAGED_BY, MANAGER},
     },
     runtime::{
         admin, kube_client,
@@ -111,11 +112,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     ready.send_replace(true);
     tracing::info!(webhooks = %args.webhook_address, "the operator runs");
 
-    let outcome = tokio::select! {
-        () = stop.clone() => Ok(()),
-        // None of the tasks ends by itself unless it failed.
-        Some(ended) = tasks.join_next() => ended.context("a part of the operator panicked")?,
-    };
+    let outcome = first_end(stop, &mut tasks).await;
     ready.send_replace(false);
     if let Some(election) = election {
         election.release().await;
@@ -125,6 +122,17 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         drop(serving.await);
     }
     outcome
+}
+
+/// Waits until somebody stops us, or until a task ends, which none does unless it failed.
+async fn first_end(
+    stop: impl Future<Output = ()>,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop => Ok(()),
+        Some(ended) = tasks.join_next() => ended.context("a part of the operator panicked")?,
+    }
 }
 
 fn platform(args: &Args) -> Platform {
@@ -195,26 +203,21 @@ async fn installations(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let client = context.client.clone();
-    let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
     let api = Api::<DeserializeGuard<MeshInstallation>>::all(client.clone());
     let fleet = changes(context.fleet.clone());
     let webhook_ca = changes(context.webhook_ca.clone());
     // An installation that another one was in the way of can go on when that one is gone.
     let others = changes(context.changed.clone());
-    Controller::new(api, watcher::Config::default())
-        .with_config(controller::Config::default().debounce(Duration::from_millis(100)))
-        .owns(Api::<Deployment>::all(client.clone()), ours())
-        .owns(Api::<Service>::all(client.clone()), ours())
-        .owns(Api::<ServiceAccount>::all(client.clone()), ours())
-        .owns(Api::<Role>::all(client.clone()), ours())
-        .owns(Api::<RoleBinding>::all(client.clone()), ours())
-        .owns(Api::<ClusterRole>::all(client.clone()), ours())
-        .owns(Api::<ClusterRoleBinding>::all(client.clone()), ours())
-        .watches(
-            Api::<MutatingWebhookConfiguration>::all(client.clone()),
-            ours(),
-            webhooks::installation_of,
-        )
+    let controller = Controller::new(api, watcher::Config::default())
+        .with_config(controller::Config::default().debounce(Duration::from_millis(100)));
+    let controller = made_for::<Deployment>(controller, &client);
+    let controller = made_for::<Service>(controller, &client);
+    let controller = made_for::<ServiceAccount>(controller, &client);
+    let controller = made_for::<Role>(controller, &client);
+    let controller = made_for::<RoleBinding>(controller, &client);
+    let controller = made_for::<ClusterRole>(controller, &client);
+    let controller = made_for::<ClusterRoleBinding>(controller, &client);
+    made_for::<MutatingWebhookConfiguration>(controller, &client)
         .reconcile_all_on(fleet)
         .reconcile_all_on(webhook_ca)
         .reconcile_all_on(others)
@@ -226,4 +229,20 @@ async fn installations(
             }
         })
         .await;
+}
+
+type InstallationController = Controller<DeserializeGuard<MeshInstallation>>;
+
+/// Lets changes of objects of a kind, of which only the metadata is read, reconcile the installation
+/// that they were made for. `Controller::owns` will not do: it looks for the owner in the object's
+/// own namespace, so that a cluster-scoped one is reconciled under several names at once.
+fn made_for<K>(controller: InstallationController, client: &Client) -> InstallationController
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+{
+    let api = Api::<PartialObjectMeta<K>>::all(client.clone());
+    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+    controller.watches(api, ours, |object| {
+        object.labels().get(INSTALLATION).map(|name| ObjectRef::new(name))
+    })
 }

@@ -7,10 +7,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use futures::StreamExt;
 use k8s_openapi::{
-    api::{
-        admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Namespace,
-        rbac::v1::ClusterRole,
-    },
+    api::{core::v1::Namespace, rbac::v1::ClusterRole},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
@@ -18,7 +15,7 @@ use kube::{
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, Store},
         watcher,
     },
 };
@@ -30,13 +27,13 @@ use super::{
     platform::{OPERATOR, Platform},
 };
 use crate::{
-    api::meshwright::{MeshInstallation, labels::INSTALLATION},
+    api::meshwright::MeshInstallation,
     webhook::server::{Installations, Namespaces},
 };
 
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// For the first lists of namespaces and installations.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Keeps what the webhooks read up to date.
 pub(super) struct Mirror;
@@ -73,9 +70,9 @@ impl Mirror {
             while let Some(event) = stream.next().await {
                 report("MeshInstallations", event.err());
                 let known = known(&reader, &platform);
-                let changed = !same_specs(&known, &installations.load());
+                let differ = !same_specs(&known, &installations.load());
                 installations.store(Arc::new(known));
-                if changed {
+                if differ {
                     changes.send_replace(());
                 }
             }
@@ -119,13 +116,6 @@ fn report(what: &str, error: Option<watcher::Error>) {
     if let Some(error) = error {
         tracing::warn!(%error, "cannot watch {what}");
     }
-}
-
-/// The installation that a webhook configuration was made for.
-pub(super) fn installation_of(
-    configuration: MutatingWebhookConfiguration,
-) -> Option<ObjectRef<DeserializeGuard<MeshInstallation>>> {
-    configuration.labels().get(INSTALLATION).map(|name| ObjectRef::new(name))
 }
 
 /// Registers the validation webhook now and whenever its CA changes. All replicas write the same.

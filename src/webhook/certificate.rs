@@ -18,10 +18,10 @@ use rustls::{
 use time::OffsetDateTime;
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-const LEAF_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+const CA_LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
+const LEAF_LIFETIME: Duration = Duration::from_hours(90 * 24);
 /// Clocks of nodes differ a little.
-const BACKDATED: Duration = Duration::from_secs(300);
+const BACKDATED: Duration = Duration::from_mins(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -67,7 +67,7 @@ impl Bundle {
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
 
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(Vec::from_iter(names.iter().cloned()))?;
+        let mut params = CertificateParams::new(names.iter().cloned().collect::<Vec<_>>())?;
         params.distinguished_name = named("meshwright-webhook");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -162,14 +162,14 @@ mod tests {
 
     #[test]
     fn is_due_late_or_when_a_name_is_missing() {
-        let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::from_hours(500_000);
         let wanted = names(&["meshwright-operator.meshwright-system.svc", "127.0.0.1"]);
         let bundle = Bundle::issue(&wanted, now, None).unwrap();
         let leaf = bundle.leaf().unwrap();
         assert_eq!(leaf.names, wanted);
         assert!(!leaf.is_due(&wanted, now));
-        assert!(!leaf.is_due(&wanted, now + Duration::from_secs(59 * 24 * 3600)));
-        assert!(leaf.is_due(&wanted, now + Duration::from_secs(61 * 24 * 3600)));
+        assert!(!leaf.is_due(&wanted, now + Duration::from_hours(59 * 24)));
+        assert!(leaf.is_due(&wanted, now + Duration::from_hours(61 * 24)));
         assert!(leaf.is_due(&names(&["other"]), now));
     }
 

@@ -102,9 +102,9 @@ where
     );
     let request = Arc::new(request);
     // Called inside, so that a panic before the first await is caught too.
-    let handled = AssertUnwindSafe(async { handler(request.clone()).await }).catch_unwind();
-    let handled = tracing::Instrument::instrument(tokio::time::timeout(TIMEOUT, handled), span);
-    match handled.await {
+    let outcome = AssertUnwindSafe(async { handler(request.clone()).await }).catch_unwind();
+    let outcome = tracing::Instrument::instrument(tokio::time::timeout(TIMEOUT, outcome), span);
+    match outcome.await {
         Ok(Ok(answer)) => respond(&uid, &request.object, answer),
         Ok(Err(_)) => {
             tracing::error!(uid, "a review panicked");

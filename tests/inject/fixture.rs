@@ -1,5 +1,7 @@
 //! What the injection tests share.
 
+#![allow(dead_code, reason = "each test takes what it needs")]
+
 use meshwright::{
     api::meshwright::MeshInstallationSpec,
     webhook::inject::{InjectConfig, Namespace, ProxySettings},

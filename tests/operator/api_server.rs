@@ -72,11 +72,8 @@ impl State {
         if let Some(object) = self.objects.get(path) {
             return (StatusCode::OK, object.clone());
         }
-        let names_one = match path.split('/').collect::<Vec<_>>()[1..] {
-            ["api", _, _] | ["apis", _, _, _] => false,
-            _ => true,
-        };
-        if names_one {
+        let parts: Vec<_> = path.split('/').skip(1).collect();
+        if !matches!(parts[..], ["api", _, _] | ["apis", _, _, _]) {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         }
         // A list over all namespaces.
@@ -100,8 +97,8 @@ impl State {
         let path = path.strip_suffix("/status").unwrap_or(path);
         let stored = self.objects.entry(path.to_owned()).or_insert(Value::Null);
         if body.is_array() {
-            let patch: json_patch::Patch = serde_json::from_value(body).unwrap();
-            json_patch::patch(stored, &patch).unwrap();
+            let operations: json_patch::Patch = serde_json::from_value(body).unwrap();
+            json_patch::patch(stored, &operations).unwrap();
         } else if stored.is_null() {
             *stored = body;
         } else {

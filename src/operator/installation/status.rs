@@ -172,13 +172,12 @@ fn overall(parts: &[Finding], rollouts: &[&Rollout]) -> Vec<Finding> {
     let waiting: Vec<_> = parts.iter().filter(|part| part.status != Some(true)).collect();
     let broken: Vec<_> = rollouts.iter().flat_map(|r| r.broken.iter().cloned()).collect();
     let moving: Vec<_> = rollouts.iter().flat_map(|r| r.moving.iter().cloned()).collect();
-    let ready = match waiting.first() {
-        None => Finding::new("Ready", true, "Ready", "the mesh works"),
-        Some(_) => {
-            let messages: Vec<_> = waiting.iter().map(|part| part.message.as_str()).collect();
-            let reason = if broken.is_empty() { "Waiting" } else { "Broken" };
-            Finding::new("Ready", false, reason, messages.join("; "))
-        }
+    let ready = if waiting.is_empty() {
+        Finding::new("Ready", true, "Ready", "the mesh works")
+    } else {
+        let messages: Vec<_> = waiting.iter().map(|part| part.message.as_str()).collect();
+        let reason = if broken.is_empty() { "Waiting" } else { "Broken" };
+        Finding::new("Ready", false, reason, messages.join("; "))
     };
     let progressing = if moving.is_empty() {
         Finding::new("Progressing", false, "Settled", "everything is as the spec says")

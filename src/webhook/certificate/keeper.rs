@@ -24,7 +24,7 @@ use crate::{
 /// Name of the Secret.
 pub const SECRET: &str = "meshwright-webhook-tls";
 /// How often the clock is looked at. A laptop may have slept through a timer.
-const CHECK_INTERVAL: Duration = Duration::from_secs(3600);
+const CHECK_INTERVAL: Duration = Duration::from_hours(1);
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]

@@ -244,6 +244,8 @@ mod tests {
     use super::*;
     use crate::webhook::inject::ProxySettings;
 
+    type Pairs = &'static [(&'static str, &'static str)];
+
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
@@ -277,7 +279,7 @@ mod tests {
     #[test]
     fn labels_of_both_brands() {
         let default = config("default", true);
-        let cases: &[(&[(&str, &str)], &[(&str, &str)], &str)] = &[
+        let cases: &[(Pairs, Pairs, &str)] = &[
             (&[], &[], "skip"),
             (&[("meshwright.dev/injection", "enabled")], &[], "NamespaceEnabled"),
             (&[("istio-injection", "enabled")], &[], "NamespaceEnabled"),

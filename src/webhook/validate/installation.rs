@@ -18,8 +18,13 @@ use crate::{
 
 /// Ports of the proxy itself, which a gateway cannot listen on.
 const RESERVED_PORTS: std::ops::RangeInclusive<i32> = 15000..=15099;
+<<<<<<< HEAD
 const SHORTEST_LIFETIME: Duration = Duration::from_mins(1);
 const LONGEST_LIFETIME: Duration = crate::ca::CERTIFICATE_TTL;
+=======
+const SHORTEST_LIFETIME: Duration = Duration::from_mins(10);
+const LONGEST_LIFETIME: Duration = Duration::from_hours(365 * 24);
+>>>>>>> w-operator
 
 static SPEC_SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
     let crd = MeshInstallation::crd();
@@ -49,7 +54,7 @@ pub fn check<'a>(
 ) -> Vec<Diagnostic> {
     let mut findings = Findings { about: object_ref(installation), found: Vec::new() };
     let spec = &installation.spec;
-    findings.revision(installation, others);
+    findings.taken(installation, others);
     match spec.proxy.certificate_lifetime() {
         Some(lifetime) if (SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&lifetime) => {}
         _ => findings.error(
@@ -82,25 +87,36 @@ impl Findings {
         self.found.push(Diagnostic::error(&self.about, path, reason, message));
     }
 
-    fn revision<'a>(
+    /// What an older installation has cannot be had again: two would undo each other's work.
+    fn taken<'a>(
         &mut self,
         installation: &MeshInstallation,
         others: impl Iterator<Item = &'a MeshInstallation>,
     ) {
         let age = |i: &MeshInstallation| (i.creation_timestamp().map(|t| t.0), i.name_any());
-        let older = |other: &&MeshInstallation| {
+        let is_older = |other: &&MeshInstallation| {
+            // One that is not stored yet has no age and is the youngest.
             other.name_any() != installation.name_any()
-                && other.spec.revision == installation.spec.revision
-                // One that is not stored yet has no age and is the youngest.
                 && (installation.creation_timestamp().is_none() || age(other) < age(installation))
         };
-        if let Some(other) = others.into_iter().find(older) {
-            let message = format!(
-                "MeshInstallation {} has revision {} already: choose another",
-                other.name_any(),
-                other.spec.revision
-            );
-            self.error("spec.revision", "RevisionTaken", message);
+        for other in others.into_iter().filter(is_older) {
+            let name = other.name_any();
+            if other.spec.revision == installation.spec.revision {
+                let revision = &other.spec.revision;
+                let message = format!(
+                    "MeshInstallation {name} has revision {revision} already: choose another"
+                );
+                self.error("spec.revision", "RevisionTaken", message);
+            }
+            for (index, gateway) in installation.spec.gateways.iter().enumerate() {
+                let same =
+                    |g: &Gateway| (&g.namespace, &g.name) == (&gateway.namespace, &gateway.name);
+                if other.spec.gateways.iter().any(same) {
+                    let message =
+                        format!("MeshInstallation {name} has a gateway of this name there");
+                    self.error(format!("spec.gateways[{index}].name"), "GatewayTaken", message);
+                }
+            }
         }
     }
 
