@@ -18,13 +18,8 @@ use crate::{
 
 /// Ports of the proxy itself, which a gateway cannot listen on.
 const RESERVED_PORTS: std::ops::RangeInclusive<i32> = 15000..=15099;
-<<<<<<< HEAD
 const SHORTEST_LIFETIME: Duration = Duration::from_mins(1);
 const LONGEST_LIFETIME: Duration = crate::ca::CERTIFICATE_TTL;
-=======
-const SHORTEST_LIFETIME: Duration = Duration::from_mins(10);
-const LONGEST_LIFETIME: Duration = Duration::from_hours(365 * 24);
->>>>>>> w-operator
 
 static SPEC_SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
     let crd = MeshInstallation::crd();
