@@ -2,6 +2,8 @@
 //!
 //! `MESHWRIGHT_ENVOY` names the binary; else the one that the tools' cache holds.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 #[path = "support/envoy.rs"]
 mod support;
 

@@ -80,7 +80,7 @@ fn provide_images(
             names.map(reference).join(", ")
         ));
         let source = Source { registry: registry.clone(), tag: args.tag.clone() };
-        let testapp = cache.target().join("debug/meshwright-testapp");
+        let testapp = cache.target().join("release/meshwright-testapp");
         return Ok((source, cluster.with_images(references, testapp)));
     }
     let context = cluster.kubectl(&["config", "current-context"])?;

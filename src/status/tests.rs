@@ -115,14 +115,15 @@ fn conditions_say_what_was_found() {
 #[test]
 fn what_an_object_says_already_is_not_written_again() {
     let findings = findings(CLUSTER);
-    let mut written = String::new();
+    let mut written = Vec::new();
     for patch in patches(&findings, now()) {
         let is_it =
             |document: &&str| document.contains(&format!("\nkind: {}\n", patch.resource.kind));
         let document = CLUSTER.split("---\n").find(is_it).unwrap();
         let document = document.split("\nstatus:").next().unwrap().trim_end();
-        written += &format!("---\n{document}\nstatus: {}\n", patch.body["status"]);
+        written.push(format!("{document}\nstatus: {}\n", patch.body["status"]));
     }
+    let written = written.join("---\n");
     let again = patches(&self::findings(&written), Timestamp::from_second(1_900_000_000).unwrap());
     assert!(again.is_empty(), "{again:#?}");
 }

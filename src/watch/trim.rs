@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(metadata: serde_json::Value) -> snapshot::Pod {
+    fn pod(metadata: &serde_json::Value) -> snapshot::Pod {
         let pod: core::Pod = serde_json::from_value(json!({
             "metadata": metadata,
             "spec": {
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_pod_keeps_what_is_read() {
-        let got = pod(json!({"name": "cart-0", "labels": {"app": "cart"}}));
+        let got = pod(&json!({"name": "cart-0", "labels": {"app": "cart"}}));
         assert!(got.ready && !got.meshed);
         assert_eq!(got.ips.len(), 2);
         assert_eq!(&*got.service_account, "default");
@@ -227,7 +227,7 @@ mod tests {
             json!({"annotations": {"sidecar.istio.io/status": "{}"}}),
             json!({"labels": {"meshwright.dev/gateway": "ingress"}}),
         ] {
-            assert!(pod(metadata.clone()).meshed, "{metadata}");
+            assert!(pod(&metadata).meshed, "{metadata}");
         }
     }
 
@@ -236,7 +236,7 @@ mod tests {
         let owned = |kind: &str, name: &str| {
             let owner = json!({"apiVersion": "v1", "kind": kind, "name": name, "uid": "", "controller": true});
             let labels = json!({"pod-template-hash": "7d9f"});
-            pod(json!({"name": "x", "labels": labels, "ownerReferences": [owner]})).workload
+            pod(&json!({"name": "x", "labels": labels, "ownerReferences": [owner]})).workload
         };
         assert_eq!(&*owned("ReplicaSet", "cart-7d9f"), "cart");
         assert_eq!(&*owned("ReplicaSet", "cart-other"), "cart-other");

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn reads_documents_and_lists() {
         let snapshot = from_yaml(
-            r#"
+            r"
 apiVersion: v1
 kind: Service
 metadata: {name: cart, namespace: shop}
@@ -135,7 +135,7 @@ kind: Secret
 metadata: {name: cert, namespace: shop}
 type: kubernetes.io/tls
 stringData: {tls.crt: C, tls.key: K}
-"#,
+",
         )
         .unwrap();
         assert_eq!(snapshot.services[&Key::new("shop", "cart")].ports[0].port, 80);

@@ -74,7 +74,7 @@ impl Case {
         let node =
             node(key, pod, if what == "gateway" { ProxyRole::Router } else { ProxyRole::Sidecar });
         let mut names: Vec<EdsName> = Vec::new();
-        let mut note = |clusters: &BTreeMap<plan::ClusterId, plan::Cluster>| {
+        let mut collect = |clusters: &BTreeMap<plan::ClusterId, plan::Cluster>| {
             names.extend(clusters.values().filter_map(|cluster| match &cluster.discovery {
                 Discovery::Endpoints(name) => Some(name.clone()),
                 _ => None,
@@ -84,7 +84,7 @@ impl Case {
             "outbound" => {
                 let scope = plan::scope(&self.mesh, &node);
                 let (plan, diagnostics) = plan::outbound(&self.mesh, &scope);
-                note(&plan.clusters);
+                collect(&plan.clusters);
                 (envoy::outbound(&plan), diagnostics)
             }
             "inbound" => {
@@ -93,7 +93,7 @@ impl Case {
             }
             "gateway" => {
                 let (plan, mut diagnostics) = plan::gateway(&self.mesh, &node);
-                note(&plan.clusters);
+                collect(&plan.clusters);
                 let (encoded, more) = envoy::gateway(&plan, &self.snapshot.tls_secrets);
                 diagnostics.extend(more);
                 (encoded, diagnostics)

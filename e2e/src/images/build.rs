@@ -34,6 +34,7 @@ pub fn build(cache: &Cache, tools: &Tools, steps: &mut Steps) -> Result<Set> {
         process::logged(
             cargo(cache).args([
                 "build",
+                "--release",
                 "--package",
                 "meshwright",
                 "--package",
@@ -64,7 +65,7 @@ pub fn cargo(cache: &Cache) -> Command {
 }
 
 fn pack(cache: &Cache, tools: &Tools) -> Result<Set> {
-    let built = |name: &str| cache.target().join("debug").join(name);
+    let built = |name: &str| cache.target().join("release").join(name);
     let (mesh, app, envoy) = (built("meshwright"), built("meshwright-testapp"), tools.envoy()?);
     let base = base(&[mesh.clone(), app.clone(), envoy.clone()])?.layer(cache)?;
     let redirection = redirection()?.layer(cache)?;
