@@ -67,12 +67,15 @@ pub fn cargo(cache: &Cache) -> Command {
 fn pack(cache: &Cache, tools: &Tools) -> Result<Set> {
     let built = |name: &str| cache.target().join("release").join(name);
     let (mesh, app, envoy) = (built("meshwright"), built("meshwright-testapp"), tools.envoy()?);
+    let proxy = built("meshwright-proxy");
     let base = base(&[mesh.clone(), app.clone(), envoy.clone()])?.layer(cache)?;
     let redirection = redirection()?.layer(cache)?;
     let envoy = single("envoy", &envoy, false).layer(cache)?;
     let mesh = single("meshwright", &mesh, true).layer(cache)?;
+    // A part of the same program, under the same name.
+    let proxy = single("meshwright", &proxy, true).layer(cache)?;
     let sample = single("testapp", &app, true).layer(cache)?;
-    let tag = Image::shared_tag([&base, &redirection, &envoy, &mesh]);
+    let tag = Image::shared_tag([&base, &redirection, &envoy, &mesh, &proxy]);
     let image = |name: &str, tag: &str, layers: &[&Layer], program: &str, user: &str| Image {
         name: name.to_owned(),
         tag: tag.to_owned(),
@@ -82,7 +85,7 @@ fn pack(cache: &Cache, tools: &Tools) -> Result<Set> {
     };
     let images = vec![
         image("meshwright", &tag, &[&base, &mesh], "meshwright", NOBODY),
-        image("meshwright-proxy", &tag, &[&base, &redirection, &envoy, &mesh], "meshwright", ""),
+        image("meshwright-proxy", &tag, &[&base, &redirection, &envoy, &proxy], "meshwright", ""),
         image(
             "testapp",
             &Image::shared_tag([&base, &sample]),
