@@ -2,17 +2,30 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    Layer, filter::Targets, layer::SubscriberExt, registry, util::SubscriberInitExt,
+};
 
-/// Starts logging. `MESHWRIGHT_LOG` filters as `RUST_LOG` does: `debug`, `info,meshwright::xds=trace`.
+const DEFAULT: &str = "info,kube_client=warn,kube_runtime=warn";
+
+/// Starts logging. `MESHWRIGHT_LOG` says how much, by target: `debug`,
+/// `info,meshwright::xds=trace`.
 pub fn init() {
-    let filter = EnvFilter::try_from_env("MESHWRIGHT_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=warn,kube_runtime=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // An error means that logs are set up already (tests), which is as good.
-    drop(if std::io::stderr().is_terminal() {
-        builder.compact().try_init()
+    let wanted = std::env::var("MESHWRIGHT_LOG").unwrap_or_else(|_| DEFAULT.to_owned());
+    // Not `EnvFilter`: its regular expressions are a megabyte of code in every sidecar.
+    let (filter, complaint) = match wanted.parse::<Targets>() {
+        Ok(filter) => (filter, None),
+        Err(error) => (DEFAULT.parse().unwrap_or_default(), Some(error)),
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = if std::io::stderr().is_terminal() {
+        lines.compact().boxed()
     } else {
-        builder.json().flatten_event(true).with_current_span(false).try_init()
-    });
+        lines.json().flatten_event(true).with_current_span(false).boxed()
+    };
+    // An error means that logs are set up already (tests), which is as good.
+    drop(registry().with(lines.with_filter(filter)).try_init());
+    if let Some(error) = complaint {
+        tracing::warn!(%error, variable = "MESHWRIGHT_LOG", "not understood: the default holds");
+    }
 }
