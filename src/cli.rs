@@ -1,3 +1,4 @@
-//! The CLI verbs, one file each.
+//! The command line: verbs, one file each, and the roles that two binaries share.
 
 pub mod crds;
+pub mod pod;

@@ -1,6 +1,7 @@
 //! The binary: allocator-free, logic-free; picks the role and runs it.
 
 use clap::{Parser, Subcommand};
+use meshwright::{cli, control_plane, operator, runtime};
 
 /// Meshwright: a service mesh for Kubernetes.
 #[derive(Debug, Parser)]
@@ -13,26 +14,23 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Role {
     /// Reconcile MeshInstallations and serve the admission webhooks
-    Operator(meshwright::operator::Args),
+    Operator(operator::Args),
     /// Serve configuration (xDS) and certificates to the proxies of one revision
-    ControlPlane(meshwright::control_plane::Args),
-    /// Run beside Envoy in a pod: identity, bootstrap, health, drain, metrics
-    Agent(meshwright::agent::Args),
-    /// Redirect a pod's traffic to its proxy, then exit
-    Redirect(meshwright::redirect::Args),
+    ControlPlane(control_plane::Args),
+    #[command(flatten)]
+    Pod(cli::pod::PodRole),
     /// Print the CustomResourceDefinitions
-    Crds(meshwright::cli::crds::Args),
+    Crds(cli::crds::Args),
 }
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    meshwright::runtime::install_crypto_provider();
+    runtime::install_crypto_provider();
     let outcome = match cli.role {
-        Role::Operator(args) => meshwright::operator::run(args),
-        Role::ControlPlane(args) => meshwright::control_plane::run(args),
-        Role::Agent(args) => meshwright::agent::run(args),
-        Role::Redirect(args) => meshwright::redirect::run(&args),
-        Role::Crds(args) => meshwright::cli::crds::run(&args),
+        Role::Operator(args) => operator::run(args),
+        Role::ControlPlane(args) => control_plane::run(args),
+        Role::Pod(role) => role.run(),
+        Role::Crds(args) => cli::crds::run(&args),
     };
-    meshwright::runtime::exit_code(outcome)
+    runtime::exit_code(outcome)
 }
