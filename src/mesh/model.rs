@@ -1,4 +1,6 @@
 //! The mesh in its own words: what the rest of the pipeline may know.
+//!
+//! Over 500 lines, because it is one vocabulary and holds hardly any code.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

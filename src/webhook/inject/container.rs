@@ -343,7 +343,8 @@ fn escaped(value: &str) -> String {
     value.replace("$(", "$$(")
 }
 
-fn from_field(name: &str, path: &str) -> EnvVar {
+/// A variable that the kubelet fills from a field of the pod.
+pub fn from_field(name: &str, path: &str) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
         value: None,

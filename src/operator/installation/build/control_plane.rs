@@ -4,9 +4,9 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec},
         core::v1::{
-            Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-            ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-            SeccompProfile, SecurityContext, Service, ServiceAccount, ServicePort, ServiceSpec,
+            Capabilities, Container, ContainerPort, HTTPGetAction, PodSecurityContext, PodSpec,
+            PodTemplateSpec, Probe, SeccompProfile, SecurityContext, Service, ServiceAccount,
+            ServicePort, ServiceSpec,
         },
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
@@ -14,7 +14,10 @@ use k8s_openapi::{
 use kube::api::ObjectMeta;
 
 use super::{Validated, labels, metadata};
-use crate::operator::objects::{Objects, Prepared};
+use crate::{
+    operator::objects::{Objects, Prepared},
+    webhook::inject::container::from_field,
+};
 
 const XDS_PORT: i32 = 15012;
 const ADMIN_PORT: i32 = 15014;
@@ -142,19 +145,5 @@ fn probe(path: &str, period_seconds: i32) -> Probe {
         period_seconds: Some(period_seconds),
         timeout_seconds: Some(3),
         ..Probe::default()
-    }
-}
-
-fn from_field(name: &str, path: &str) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value: None,
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                api_version: Some("v1".to_owned()),
-                field_path: path.to_owned(),
-            }),
-            ..EnvVarSource::default()
-        }),
     }
 }
