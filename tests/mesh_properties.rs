@@ -54,9 +54,10 @@ proptest! {
     fn one_service_alone_has_the_endpoints_that_it_has_among_all(documents in case()) {
         let snapshot = watch::from_yaml(&documents.join("\n---\n")).unwrap();
         let all = endpoints::build(&snapshot);
+        let (built, _) = mesh::build(&snapshot, &all);
         for key in snapshot.services.keys() {
             let host = mesh::names::service_host(key, "cluster.local");
-            let alone = endpoints::for_service(&snapshot, key);
+            let alone = endpoints::for_service(&snapshot, &built, key);
             prop_assert_eq!(all.get(&host).map(|e| (**e).clone()).unwrap_or_default(), alone);
         }
     }

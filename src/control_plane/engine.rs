@@ -95,7 +95,7 @@ impl Engine {
             let host = names::service_host(key, &config.mesh.config.cluster_domain);
             // A service that the mesh does not know yet comes with the next rebuild.
             let Some(old) = self.endpoints.get(&host) else { continue };
-            let new = mesh::endpoints::for_service(snapshot, key);
+            let new = mesh::endpoints::for_service(snapshot, &config.mesh, key);
             if new == **old {
                 continue;
             }
@@ -135,7 +135,7 @@ impl Engine {
         for key in std::mem::take(&mut self.touched) {
             let host = names::service_host(&key, &config.mesh.config.cluster_domain);
             if let Some(slot) = endpoints.get_mut(&host) {
-                let newest = mesh::endpoints::for_service(snapshot, &key);
+                let newest = mesh::endpoints::for_service(snapshot, &config.mesh, &key);
                 if newest != **slot {
                     *slot = Arc::new(newest);
                 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Endpoint, EndpointState, EndpointTable, HeadlessEndpoint, Key, Labels, Locality, MeshConfig,
-    PeerPolicy, PeerTls, ServiceEndpoints, config, lookup, names, peer_authentication,
+    Endpoint, EndpointState, EndpointTable, HeadlessEndpoint, Key, Labels, Locality, Mesh,
+    MeshConfig, PeerPolicy, PeerTls, ServiceEndpoints, config, lookup, names, peer_authentication,
 };
 use crate::{
     api::gateway::GATEWAY_NAME_LABEL,
@@ -48,8 +48,9 @@ pub fn build(snapshot: &Snapshot) -> EndpointTable {
         .collect()
 }
 
-/// The endpoints of one service; none where it does not exist or is an ExternalName.
-pub fn for_service(snapshot: &Snapshot, key: &Key) -> ServiceEndpoints {
+/// The endpoints of one service; none where it does not exist or is an ExternalName. Settings and
+/// policies are those of `mesh`: a change of them makes a new mesh, and with it all endpoints anew.
+pub fn for_service(snapshot: &Snapshot, mesh: &Mesh, key: &Key) -> ServiceEndpoints {
     let Some(service) = snapshot.services.get(key).filter(|s| s.external_name.is_none()) else {
         return ServiceEndpoints::default();
     };
@@ -61,9 +62,7 @@ pub fn for_service(snapshot: &Snapshot, key: &Key) -> ServiceEndpoints {
         .filter(|(_, slice)| slice.service == key.name)
         .map(|(_, slice)| &**slice)
         .collect();
-    let settings = config::build(snapshot);
-    let policies = policies(snapshot, &settings);
-    Collector::new(snapshot, &settings, &policies, (key, service)).collect(&own)
+    Collector::new(snapshot, &mesh.config, &mesh.peer_authentication, (key, service)).collect(&own)
 }
 
 /// What pods accept; what is wrong with the policies is for [`super::build`] to say.
