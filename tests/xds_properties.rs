@@ -207,6 +207,54 @@ fn run(steps: Vec<Step>) -> (Client, Contents) {
     (client, published)
 }
 
+fn client_has_what_is_published(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let (client, published) = run(steps);
+    prop_assert!(client.session.is_settled());
+    let refuses_routing = client.session.rejections().any(|r| r.kind >= ResourceType::Listener);
+    for ((t, n), version) in &published {
+        let (kind, name) = (kind(*t), name(*n));
+        if !client.includes(kind, &name) {
+            continue;
+        }
+        let has = client.has.get(&(kind, name.clone())).copied();
+        if *version == BAD {
+            // The last good one, if any, and somebody is told.
+            prop_assert_ne!(has, Some(BAD));
+            let told = client.session.rejections().any(|r| r.kind == kind && *r.name == *name);
+            prop_assert!(told, "nobody is told of {kind:?} {name}");
+        } else {
+            prop_assert_eq!(has, Some(*version), "{:?} {}", kind, name);
+        }
+    }
+    for (kind, name) in client.has.keys() {
+        let n = name.trim_start_matches("resource-").parse::<u8>().unwrap();
+        let kept = refuses_routing
+            && matches!(kind, ResourceType::Cluster | ResourceType::Endpoints);
+        prop_assert!(
+            kept || published.contains_key(&(*kind as u8, n)),
+            "{kind:?} {name} should be gone"
+        );
+    }
+    Ok(())
+}
+
+/// Found by the property below: the listener's rejection kept the cluster at the client, as the
+/// version that it had refused.
+#[test]
+fn what_was_refused_and_removed_is_sent_again_when_it_returns() {
+    let (cluster, listener) = ((1, 4), (3, 2));
+    let steps = vec![
+        Step::Publish(Contents::from([(cluster, BAD), (listener, BAD)])),
+        Step::Answer,
+        Step::Answer,
+        Step::Answer,
+        Step::Answer,
+        Step::Publish(Contents::from([(listener, 0)])),
+        Step::Publish(Contents::from([(cluster, BAD)])),
+    ];
+    client_has_what_is_published(steps).unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
@@ -214,33 +262,7 @@ proptest! {
     fn in_the_end_the_client_has_what_is_published(
         steps in prop::collection::vec(step(), 0..60)
     ) {
-        let (client, published) = run(steps);
-        prop_assert!(client.session.is_settled());
-        let refuses_routing = client.session.rejections().any(|r| r.kind >= ResourceType::Listener);
-        for ((t, n), version) in &published {
-            let (kind, name) = (kind(*t), name(*n));
-            if !client.includes(kind, &name) {
-                continue;
-            }
-            let has = client.has.get(&(kind, name.clone())).copied();
-            if *version == BAD {
-                // The last good one, if any, and somebody is told.
-                prop_assert_ne!(has, Some(BAD));
-                let told = client.session.rejections().any(|r| r.kind == kind && *r.name == *name);
-                prop_assert!(told, "nobody is told of {kind:?} {name}");
-            } else {
-                prop_assert_eq!(has, Some(*version), "{:?} {}", kind, name);
-            }
-        }
-        for (kind, name) in client.has.keys() {
-            let n = name.trim_start_matches("resource-").parse::<u8>().unwrap();
-            let kept = refuses_routing
-                && matches!(kind, ResourceType::Cluster | ResourceType::Endpoints);
-            prop_assert!(
-                kept || published.contains_key(&(*kind as u8, n)),
-                "{kind:?} {name} should be gone"
-            );
-        }
+        client_has_what_is_published(steps)?;
     }
 
     #[test]

@@ -55,6 +55,8 @@ enum Held {
     Unanswered,
     Nothing,
     Version(u64),
+    /// It refused the last one and may have one from before.
+    Unknown,
 }
 
 #[derive(Debug, Default)]
@@ -106,10 +108,23 @@ impl Session {
     /// The client's configuration changed, or is known for the first time.
     pub fn on_view(&mut self, view: View) -> Outcome {
         self.view = view;
-        let before = self.rejected.len();
-        self.rejected.retain(|(kind, name), _| self.view.get(*kind, name).is_some());
-        let rejections_changed = self.rejected.len() != before;
+        let rejections_changed = self.forget_rejections_of_what_is_gone();
         Outcome { responses: self.flush(), rejections_changed }
+    }
+
+    /// Returns whether there were any. A resource that comes back is sent again, for only its
+    /// rejection knew that the client does not have what was last sent.
+    fn forget_rejections_of_what_is_gone(&mut self) -> bool {
+        let gone = |(kind, name): &(ResourceType, Arc<str>)| self.view.get(*kind, name).is_none();
+        let gone: Vec<_> = self.rejected.keys().filter(|key| gone(key)).cloned().collect();
+        for (kind, name) in &gone {
+            self.rejected.remove(&(*kind, name.clone()));
+            let state = &mut self.types[*kind as usize];
+            if state.subscription.includes(name) {
+                state.held.entry(name.clone()).or_insert(Held::Unknown);
+            }
+        }
+        !gone.is_empty()
     }
 
     /// The client said something.
@@ -230,7 +245,7 @@ impl Session {
             Some(resource) if has != Held::Version(resource.version) => {
                 pending.upserts.push(resource.clone());
             }
-            None if keep && matches!(has, Held::Version(_)) => {
+            None if keep && matches!(has, Held::Version(_) | Held::Unknown) => {
                 state.held.insert(name.clone(), has);
             }
             None if has != Held::Nothing => {
