@@ -1,44 +1,61 @@
-//! Injected pods: `golden/inject/CASE.in.yaml` becomes `CASE.out.yaml`. `MESHWRIGHT_UPDATE=1` rewrites
-//! the latter.
+//! Injected pods: each folder of `golden/inject` is a case (see `inject/fixture.rs`).
+//! `MESHWRIGHT_UPDATE=1` rewrites its `result.yaml`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 #[path = "inject/fixture.rs"]
 mod fixture;
 
-use std::{env, fs, path::Path};
+use std::{env, fs};
 
-use fixture::{config, namespace};
-use meshwright::webhook::inject::inject;
-use serde_json::{Value, json};
+use fixture::{Case, cases};
+use meshwright::webhook::inject::{Decision, inject};
+use serde_json::json;
 
 #[test]
 fn injected_pods_are_as_committed() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/inject");
-    let mut cases = 0;
-    for entry in fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        let Some(case) = path.file_name().unwrap().to_str().unwrap().strip_suffix(".in.yaml")
-        else {
-            continue;
-        };
-        cases += 1;
-        let pod: Value = serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        let outcome = inject(&pod, &namespace(), &config()).unwrap();
-        let text = serde_saphyr::to_string(&json!({
-            "decision": format!("{:?}", outcome.decision),
-            "warnings": outcome.warnings,
-            "pod": outcome.pod,
-        }))
-        .unwrap();
-        let golden = folder.join(format!("{case}.out.yaml"));
-        if env::var_os("MESHWRIGHT_UPDATE").is_some() {
-            fs::write(&golden, &text).unwrap();
-        }
-        assert_eq!(fs::read_to_string(&golden).unwrap_or_default(), text, "{case}");
+    let cases = cases();
+    assert!(cases.len() >= 16, "only {} cases were found", cases.len());
+    let differing: Vec<_> = cases.iter().filter_map(difference).collect();
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
 
-        let again = inject(&outcome.pod, &namespace(), &config()).unwrap();
-        assert_eq!(again.pod, outcome.pod, "{case} is changed by a second injection");
+/// What a case shows that is not what its folder says.
+fn difference(case: &Case) -> Option<String> {
+    let text = result(case);
+    let golden = case.folder.join("result.yaml");
+    if env::var_os("MESHWRIGHT_UPDATE").is_some() {
+        fs::write(&golden, &text).unwrap();
     }
-    assert!(cases >= 12, "only {cases} cases were found");
+    let wanted = fs::read_to_string(&golden).unwrap_or_default();
+    if wanted != text {
+        let line = wanted.lines().zip(text.lines()).position(|(a, b)| a != b).unwrap_or_default();
+        let got = text.lines().nth(line).unwrap_or_default();
+        return Some(format!("{}: line {} is now {got:?}", case.name, line + 1));
+    }
+    let again = |pod| inject(pod, &case.namespace, &case.config);
+    if let Ok(once) = again(&case.pod)
+        && again(&once.pod).unwrap().pod != once.pod
+    {
+        return Some(format!("{} is changed by a second injection", case.name));
+    }
+    None
+}
+
+fn result(case: &Case) -> String {
+    let result = match inject(&case.pod, &case.namespace, &case.config) {
+        Ok(outcome) => {
+            let (decision, reason) = match &outcome.decision {
+                Decision::Inject(reason) => ("injected", reason),
+                Decision::Skip(reason) => ("skipped", reason),
+            };
+            json!({
+                decision: {"reason": reason.name(), "because": reason.to_string()},
+                "warnings": outcome.warnings,
+                "pod": outcome.pod,
+            })
+        }
+        Err(error) => json!({"denied": error.to_string()}),
+    };
+    serde_saphyr::to_string(&result).unwrap()
 }

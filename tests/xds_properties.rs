@@ -228,8 +228,8 @@ fn client_has_what_is_published(steps: Vec<Step>) -> Result<(), TestCaseError> {
     }
     for (kind, name) in client.has.keys() {
         let n = name.trim_start_matches("resource-").parse::<u8>().unwrap();
-        let kept = refuses_routing
-            && matches!(kind, ResourceType::Cluster | ResourceType::Endpoints);
+        let kept =
+            refuses_routing && matches!(kind, ResourceType::Cluster | ResourceType::Endpoints);
         prop_assert!(
             kept || published.contains_key(&(*kind as u8, n)),
             "{kind:?} {name} should be gone"

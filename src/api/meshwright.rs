@@ -1,16 +1,21 @@
 //! `meshwright.dev`: our own kinds.
 
 mod defaults;
+mod injection;
 pub mod labels;
+mod proxy;
+mod redirection;
 pub mod status;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use injection::{Injection, InjectionPolicy, PartialPod, PodPatch};
+pub use proxy::{LogLevel, Proxy, Resources, SidecarKind};
+pub use redirection::{Dns, Redirection, RedirectionBackend, RedirectionBy, RedirectionMode};
 pub use status::{GatewayStatus, MeshInstallationStatus, ProxyCount};
 
 /// One control plane of the mesh with its gateways and settings. Everything is optional: an empty
@@ -50,6 +55,11 @@ pub struct MeshInstallationSpec {
         }])
     )]
     pub revision: String,
+    /// Other names of this revision, such as `stable`: what chooses one of them chooses it. A name
+    /// moves to another revision by a change of two MeshInstallations.
+    #[schemars(length(max = 16))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// First part of every identity: `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT`.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$"))]
     pub trust_domain: String,
@@ -60,6 +70,12 @@ pub struct MeshInstallationSpec {
     pub control_plane: ControlPlane,
     /// The proxies of pods and gateways.
     pub proxy: Proxy,
+    /// Which pods get a proxy beyond what their labels say, and what is laid over them.
+    pub injection: Injection,
+    /// How a pod's traffic gets to its proxy.
+    pub redirection: Redirection,
+    /// The agent's DNS.
+    pub dns: Dns,
     /// Proxies at the edge of the mesh, each a Deployment with a Service.
     #[schemars(
         length(max = 64),
@@ -82,74 +98,6 @@ pub struct ControlPlane {
     /// What each asks for and may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-}
-
-/// The proxies of pods and gateways.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Proxy {
-    /// What each asks for and may use.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
-    /// What Envoy and its agent write to standard error.
-    pub log_level: LogLevel,
-    /// Worker threads of Envoy; 0: one for each CPU of the node.
-    #[schemars(range(min = 0, max = 256))]
-    pub concurrency: i32,
-    /// How long a proxy that is told to stop lets open connections finish.
-    #[schemars(range(min = 0, max = 3600))]
-    pub drain_seconds: i32,
-    /// How long a certificate is valid: hours, minutes and seconds, such as `24h` or `1h30m`. It is
-    /// renewed at half of it.
-    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+[hms])+$"))]
-    pub certificate_ttl: String,
-}
-
-impl Proxy {
-    /// The lifetime of certificates; `None` where the text does not say one.
-    pub fn certificate_lifetime(&self) -> Option<Duration> {
-        self.certificate_ttl.parse::<kube::core::Duration>().ok().map(Duration::from)
-    }
-}
-
-/// Compute resources as in a container, by resource name.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Resources {
-    /// What is set aside.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub requests: BTreeMap<String, IntOrString>,
-    /// What may be used at most.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub limits: BTreeMap<String, IntOrString>,
-}
-
-/// Envoy's log levels.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq, Hash)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    Trace,
-    Debug,
-    Info,
-    #[default]
-    Warning,
-    Error,
-    Critical,
-    Off,
-}
-
-impl LogLevel {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Trace => "trace",
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Error => "error",
-            Self::Critical => "critical",
-            Self::Off => "off",
-        }
-    }
 }
 
 /// A proxy at the edge of the mesh.

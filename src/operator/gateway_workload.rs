@@ -148,8 +148,10 @@ impl GatewayWorkload {
             // Variables for each Service of the namespace are of no use to a proxy.
             enable_service_links: Some(false),
             // Time for the drain, and for Envoy to end.
-            termination_grace_period_seconds: Some(i64::from(self.proxy.drain_seconds) + 25),
-            containers: vec![container::proxy(&self.proxy, identity)],
+            termination_grace_period_seconds: Some(
+                i64::from(self.proxy.defaults.drain_seconds) + 25,
+            ),
+            containers: vec![container::proxy(&self.proxy, &self.proxy.defaults, identity)],
             volumes: Some(container::volumes()),
             ..PodSpec::default()
         }

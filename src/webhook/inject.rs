@@ -3,6 +3,7 @@
 pub mod container;
 pub mod decide;
 mod metrics;
+pub mod options;
 mod overlay;
 pub mod patch;
 mod probes;
@@ -13,8 +14,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
+use crate::api::meshwright::Injection;
+
 pub use container::ProxySettings;
 pub use decide::{Decision, Reason, decide};
+pub use options::Options;
 pub use workload::workload_name;
 
 /// What injection depends on beside the pod and its namespace.
@@ -22,10 +26,13 @@ pub use workload::workload_name;
 pub struct InjectConfig {
     /// The revision whose webhook was asked.
     pub revision: String,
+    /// Other names of it.
+    pub tags: Vec<String>,
     /// Where the mesh itself runs: never injected.
     pub system_namespace: String,
     /// Whether Istio's labels mean what ours mean.
     pub istio_labels: bool,
+    pub injection: Injection,
     pub proxy: ProxySettings,
 }
 

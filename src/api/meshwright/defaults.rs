@@ -2,8 +2,8 @@
 //! API server shows them.
 
 use super::{
-    Compatibility, ControlPlane, Gateway, GatewayKind, GatewayPort, GatewayProtocol,
-    MeshInstallationSpec, MeshSettings, Proxy,
+    Compatibility, ControlPlane, Dns, Gateway, GatewayKind, GatewayPort, GatewayProtocol,
+    Injection, MeshInstallationSpec, MeshSettings, Proxy, Redirection,
 };
 
 impl Default for MeshInstallationSpec {
@@ -11,10 +11,14 @@ impl Default for MeshInstallationSpec {
         Self {
             version: String::new(),
             revision: "default".to_owned(),
+            tags: Vec::new(),
             trust_domain: "cluster.local".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
             control_plane: ControlPlane::default(),
             proxy: Proxy::default(),
+            injection: Injection::default(),
+            redirection: Redirection::default(),
+            dns: Dns::default(),
             gateways: Vec::new(),
             mesh: MeshSettings::default(),
             compatibility: Compatibility::default(),
@@ -25,18 +29,6 @@ impl Default for MeshInstallationSpec {
 impl Default for ControlPlane {
     fn default() -> Self {
         Self { replicas: 1, resources: None }
-    }
-}
-
-impl Default for Proxy {
-    fn default() -> Self {
-        Self {
-            resources: None,
-            log_level: super::LogLevel::default(),
-            concurrency: 2,
-            drain_seconds: 5,
-            certificate_ttl: "24h".to_owned(),
-        }
     }
 }
 

@@ -109,7 +109,9 @@ pub fn inject_config(installation: &MeshInstallation, platform: &Platform) -> In
     InjectConfig {
         revision: installation.spec.revision.clone(),
         system_namespace: platform.namespace.clone(),
+        tags: installation.spec.tags.clone(),
         istio_labels: installation.spec.compatibility.istio_labels,
+        injection: installation.spec.injection.clone(),
         proxy: proxy_settings(installation, platform),
     }
 }
@@ -122,6 +124,7 @@ pub fn proxy_settings(installation: &MeshInstallation, platform: &Platform) -> P
         platform.image("meshwright-proxy", &spec.version),
         &platform.image_pull_policy,
         platform.discovery_address(&spec.revision),
+        true,
     )
 }
 

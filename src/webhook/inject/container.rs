@@ -13,7 +13,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
-use super::decide::PROXY_UID;
+use super::{decide::PROXY_UID, options::Options};
 use crate::{
     api::meshwright::{MeshInstallationSpec, Resources},
     ca::CERTIFICATE_TTL,
@@ -43,42 +43,35 @@ const BINARY: &str = "/usr/local/bin/meshwright";
 /// What all proxies of a revision have in common.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProxySettings {
-    pub image: String,
-    pub image_pull_policy: String,
     /// `HOST:PORT` of the control plane.
     pub discovery_address: String,
     pub trust_domain: String,
     pub cluster_domain: String,
     pub revision: String,
-    pub log_level: &'static str,
-    pub drain_seconds: i32,
     /// How long certificates are valid.
     pub certificate_lifetime: Duration,
-    pub concurrency: i32,
-    pub resources: ResourceRequirements,
+    /// Of pods that say nothing else.
+    pub defaults: Options,
 }
 
 impl ProxySettings {
     /// The settings of an installation, for images and a control plane at these places.
+    /// `native_supported`: every node has native sidecars.
     pub fn new(
         spec: &MeshInstallationSpec,
         image: String,
         image_pull_policy: &str,
         discovery_address: String,
+        native_supported: bool,
     ) -> Self {
         Self {
-            image,
-            image_pull_policy: image_pull_policy.to_owned(),
             discovery_address,
             trust_domain: spec.trust_domain.clone(),
             cluster_domain: spec.cluster_domain.clone(),
             revision: spec.revision.clone(),
-            log_level: spec.proxy.log_level.as_str(),
-            drain_seconds: spec.proxy.drain_seconds,
             // What admission let in parses.
             certificate_lifetime: spec.proxy.certificate_lifetime().unwrap_or(CERTIFICATE_TTL),
-            concurrency: spec.proxy.concurrency,
-            resources: spec.proxy.resources.as_ref().map_or_else(default_resources, resources),
+            defaults: Options::of_installation(spec, image, image_pull_policy, native_supported),
         }
     }
 }
@@ -132,7 +125,7 @@ pub fn resources(resources: &Resources) -> ResourceRequirements {
     }
 }
 
-fn default_resources() -> ResourceRequirements {
+pub(super) fn default_resources() -> ResourceRequirements {
     requests("20m", "64Mi")
 }
 
@@ -146,21 +139,21 @@ pub fn requests(cpu: &str, memory: &str) -> ResourceRequirements {
 }
 
 /// The container with agent and Envoy. For a sidecar it is native: an init container that stays.
-pub fn proxy(settings: &ProxySettings, identity: &ProxyIdentity) -> Container {
+pub fn proxy(settings: &ProxySettings, options: &Options, identity: &ProxyIdentity) -> Container {
     let sidecar = identity.role == Role::Sidecar;
     Container {
         name: PROXY_CONTAINER.to_owned(),
-        image: Some(settings.image.clone()),
-        image_pull_policy: Some(settings.image_pull_policy.clone()),
+        image: Some(options.image.clone()),
+        image_pull_policy: Some(options.image_pull_policy.clone()),
         args: Some(vec!["agent".to_owned()]),
-        env: Some(environment(settings, identity)),
+        env: Some(environment(settings, options, identity)),
         ports: Some(vec![ContainerPort {
             name: Some("http-envoy-prom".to_owned()),
             container_port: METRICS_PORT,
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
-        resources: Some(settings.resources.clone()),
+        resources: Some(options.resources.clone()),
         restart_policy: sidecar.then(|| "Always".to_owned()),
         security_context: Some(proxy_security()),
         volume_mounts: Some(mounts()),
@@ -173,13 +166,13 @@ pub fn proxy(settings: &ProxySettings, identity: &ProxyIdentity) -> Container {
 }
 
 /// The init container that redirects the pod's traffic to the proxy, then exits.
-pub fn redirect(settings: &ProxySettings) -> Container {
+pub fn redirect(options: &Options) -> Container {
     Container {
         name: REDIRECT_CONTAINER.to_owned(),
-        image: Some(settings.image.clone()),
-        image_pull_policy: Some(settings.image_pull_policy.clone()),
+        image: Some(options.image.clone()),
+        image_pull_policy: Some(options.image_pull_policy.clone()),
         args: Some(vec!["redirect".to_owned()]),
-        resources: Some(settings.resources.clone()),
+        resources: Some(options.resources.clone()),
         security_context: Some(SecurityContext {
             run_as_user: Some(0),
             run_as_group: Some(0),
@@ -301,7 +294,11 @@ fn health_probe(period_seconds: i32, failure_threshold: i32) -> Probe {
     }
 }
 
-fn environment(settings: &ProxySettings, identity: &ProxyIdentity) -> Vec<EnvVar> {
+fn environment(
+    settings: &ProxySettings,
+    options: &Options,
+    identity: &ProxyIdentity,
+) -> Vec<EnvVar> {
     let role = match identity.role {
         Role::Sidecar => "sidecar",
         Role::Router => "router",
@@ -321,13 +318,13 @@ fn environment(settings: &ProxySettings, identity: &ProxyIdentity) -> Vec<EnvVar
         value("MESHWRIGHT_REVISION", &settings.revision),
         value("MESHWRIGHT_LABELS", &labels),
         value("MESHWRIGHT_WORKLOAD", &identity.workload),
-        value("MESHWRIGHT_PROXY_LOG_LEVEL", settings.log_level),
-        value("MESHWRIGHT_DRAIN_SECONDS", &settings.drain_seconds.to_string()),
+        value("MESHWRIGHT_PROXY_LOG_LEVEL", &options.logs.proxy),
+        value("MESHWRIGHT_DRAIN_SECONDS", &options.drain_seconds.to_string()),
         value(
             "MESHWRIGHT_CERTIFICATE_SECONDS",
             &settings.certificate_lifetime.as_secs().to_string(),
         ),
-        value("MESHWRIGHT_CONCURRENCY", &settings.concurrency.to_string()),
+        value("MESHWRIGHT_CONCURRENCY", &options.concurrency.to_string()),
     ];
     env.extend(identity.app_probes.as_deref().map(|probes| value(APP_PROBES_ENV, probes)));
     env.extend(identity.app_metrics.as_deref().map(|metrics| value(APP_METRICS_ENV, metrics)));

@@ -254,7 +254,9 @@ mod tests {
         InjectConfig {
             revision: revision.to_owned(),
             system_namespace: "meshwright-system".to_owned(),
+            tags: Vec::new(),
             istio_labels,
+            injection: crate::api::meshwright::Injection::default(),
             proxy: ProxySettings::default(),
         }
     }

@@ -113,7 +113,8 @@ fn add_containers(
     config: &InjectConfig,
     identity: &ProxyIdentity,
 ) -> Result<(), Error> {
-    let wanted = [container::redirect(&config.proxy), container::proxy(&config.proxy, identity)];
+    let options = &config.proxy.defaults;
+    let wanted = [container::redirect(options), container::proxy(&config.proxy, options, identity)];
     let init = array(spec, "initContainers");
     for (position, wanted) in wanted.iter().enumerate() {
         let mut container = overlay::take_named(init, &wanted.name);
