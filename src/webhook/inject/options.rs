@@ -1,6 +1,6 @@
 //! What one pod's proxy shall be like: the installation's defaults, and what the pod says otherwise.
 
-mod amounts;
+pub mod amounts;
 mod bad;
 pub mod document;
 pub mod form;
@@ -225,3 +225,6 @@ impl RedirectOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

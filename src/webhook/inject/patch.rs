@@ -36,7 +36,7 @@ pub fn injected(
     let mut pod = pod.clone();
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).ok_or(Error::NoSpec)?;
     let before = Before::read(spec);
-    let app_probes = rewrite_probes(spec, &before);
+    let app_probes = if options.rewrite_probes { rewrite_probes(spec, &before) } else { None };
     let first = first_container(spec);
 
     let metadata = object(&mut pod, "metadata");

@@ -29,7 +29,7 @@ const UNITS: [(&str, f64); 16] = [
 const MOST: f64 = 9.2e18;
 
 /// What Kubernetes takes as an amount: a decimal number, not negative, with a unit.
-pub(super) fn parse(text: &str) -> Option<f64> {
+pub fn parse(text: &str) -> Option<f64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let factor = match UNITS.iter().find(|(known, _)| *known == unit) {
@@ -49,7 +49,7 @@ pub(super) fn quantity(text: &str) -> Result<Quantity> {
 }
 
 /// The first resource of which more is asked for than is allowed.
-pub(super) fn exceeded(resources: &ResourceRequirements) -> Option<&str> {
+pub fn exceeded(resources: &ResourceRequirements) -> Option<&str> {
     let limits = resources.limits.as_ref()?;
     let exceeds = |(name, asked): &(&String, &Quantity)| {
         let limit = limits.get(*name).and_then(|limit| parse(&limit.0));

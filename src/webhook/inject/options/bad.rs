@@ -14,7 +14,7 @@ pub struct BadOption {
     pub value: String,
     /// What is wrong with it, if more can be said than that it is not of the form.
     pub because: String,
-    /// The accepted form, to be read after "it must be".
+    /// The accepted form, to be read after "the value must be".
     pub form: &'static str,
     pub example: &'static str,
 }
@@ -26,7 +26,7 @@ impl fmt::Display for BadOption {
         if !because.is_empty() {
             write!(f, "{because}; ")?;
         }
-        write!(f, "it must be {form}, such as {example}")
+        write!(f, "the value must be {form}, such as {example}")
     }
 }
 
@@ -70,8 +70,7 @@ mod tests {
             form: "an amount of CPU",
             example: "100m",
         };
-        let want =
-            "meshwright.dev/proxy-cpu is \"much\": it must be an amount of CPU, such as 100m";
+        let want = "meshwright.dev/proxy-cpu is \"much\": the value must be an amount of CPU, such as 100m";
         assert_eq!(bad.to_string(), want);
     }
 }

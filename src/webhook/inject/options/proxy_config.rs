@@ -173,8 +173,11 @@ pub(super) fn apply(draft: &mut Draft, yaml: &str) -> form::Result<()> {
             return Err(format!("ProxyConfig has no field {}", form::part(&name)));
         };
         (field.apply)(draft, &value).map_err(|because| {
-            let because = if because.is_empty() { because } else { format!("{because}; ") };
-            format!("{} is wrong: {because}it must be {}", field.name, field.form)
+            if because.is_empty() {
+                format!("{} must be {}", field.name, field.form)
+            } else {
+                format!("{}: {because}", field.name)
+            }
         })?;
     }
     Ok(())
@@ -183,6 +186,7 @@ pub(super) fn apply(draft: &mut Draft, yaml: &str) -> form::Result<()> {
 /// The YAML as an object. What is made to grow beyond measure in reading is refused.
 fn parse(yaml: &str) -> form::Result<Map<String, Value>> {
     let options = serde_saphyr::options! {
+        with_snippet: false,
         budget: serde_saphyr::budget! {
             max_depth: 16,
             max_nodes: 10_000,
@@ -191,7 +195,10 @@ fn parse(yaml: &str) -> form::Result<Map<String, Value>> {
             max_documents: 1,
         },
     };
-    let read = |error: serde_saphyr::Error| bad::harmless(&error.to_string());
+    let read = |error: serde_saphyr::Error| match bad::harmless(&error.to_string()) {
+        text if text.contains("Anchors {") => "it may have no anchors and aliases".to_owned(),
+        text => text,
+    };
     match serde_saphyr::from_str_with_options(yaml, options).map_err(read)? {
         Value::Object(fields) => Ok(fields),
         Value::Null => Ok(Map::new()),

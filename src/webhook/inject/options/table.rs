@@ -8,7 +8,7 @@ pub(super) mod stats;
 
 use std::borrow::Cow;
 
-use super::{form, pod::Draft};
+use super::{bad, form, pod::Draft};
 
 pub(super) use capture::interception;
 
@@ -29,7 +29,7 @@ pub struct Annotation {
     pub name: &'static str,
     /// Istio's names for it, the current one first; none where it is ours alone.
     pub istio: &'static [&'static str],
-    /// The accepted form, to be read after "it must be".
+    /// The accepted form, to be read after "the value must be".
     pub form: &'static str,
     pub example: &'static str,
     /// What it does, in sentences.
@@ -59,7 +59,7 @@ pub fn all() -> impl Iterator<Item = &'static Annotation> {
 }
 
 /// Names that are not in the table because other parts of injection know them.
-pub const ELSEWHERE: [Elsewhere; 9] = [
+pub const ELSEWHERE: [Elsewhere; 10] = [
     Elsewhere {
         name: "meshwright.dev/inject",
         istio: "sidecar.istio.io/inject",
@@ -86,8 +86,13 @@ pub const ELSEWHERE: [Elsewhere; 9] = [
         effect: "Annotation. Where the application's own metrics are, of several ports.",
     },
     Elsewhere {
-        name: "meshwright.dev/secure-port",
-        istio: "prometheus.istio.io/secure-port",
+        name: "meshwright.dev/merge-metrics",
+        istio: "prometheus.istio.io/merge-metrics",
+        effect: "Annotation. `true` or `false`: whether the agent's metrics include the application's.",
+    },
+    Elsewhere {
+        name: "prometheus.istio.io/secure-port",
+        istio: "",
         effect: "Annotation. A port on which metrics are served with mutual TLS.",
     },
     Elsewhere {
@@ -123,6 +128,8 @@ pub(super) fn strangers<'a>(
     let strange = names.filter(looks).filter(|name| !is_known(name));
     strange.map(|name| {
         let hint = nearest(name).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        // It has been seen by nobody else yet, and may be anything.
+        let name = bad::harmless(name);
         format!("there is no annotation {name}: it has no effect{hint}")
     })
 }

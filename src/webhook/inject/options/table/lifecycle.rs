@@ -13,7 +13,7 @@ pub(super) const ALL: &[Annotation] = &[
     Annotation {
         name: "proxy-config",
         istio: &["proxy.istio.io/config"],
-        form: "fields of Istio's ProxyConfig as YAML",
+        form: "Istio's ProxyConfig as YAML",
         example: "`concurrency: 2`",
         effect: "Several settings in one, see below. An annotation for one of them wins.",
         apply: proxy_config::apply,
@@ -41,21 +41,10 @@ pub(super) const ALL: &[Annotation] = &[
         },
     },
     Annotation {
-        name: "merge-metrics",
-        istio: &["prometheus.istio.io/merge-metrics"],
-        form: BOOLEAN,
-        example: "false",
-        effect: "Whether the agent's metrics include the application's.",
-        apply: |draft, value| {
-            draft.options.merge_metrics = form::boolean(value)?;
-            Ok(())
-        },
-    },
-    Annotation {
         name: "status-port",
         istio: &["status.sidecar.istio.io/port"],
         form: "0, or a port that the proxy does not use otherwise",
-        example: "15021",
+        example: "9021",
         effect: "Where the agent says whether the proxy is ready. With 0 the kubelet does not ask.",
         apply: |draft, value| {
             let readiness = &mut draft.options.readiness;
