@@ -22,7 +22,19 @@ const SOON: Duration = Duration::from_secs(15);
 #[test]
 fn envoy_accepts_the_bootstrap() {
     let envoy = pod::envoy();
-    for changes in [&[][..], &[("MESHWRIGHT_ROLE", "router"), ("POD_IP", "fd00::1")]] {
+    let more = [
+        ("MESHWRIGHT_INTERCEPTION", "TPROXY"),
+        ("MESHWRIGHT_NODE_METADATA", r#"{"OWNER":"me"}"#),
+        (
+            "MESHWRIGHT_STATS",
+            r#"{"prefixes":["http."],"suffixes":["_timeout"],"regexps":["a.*b"],
+                "buckets":{"istiocustom":[1,10.5]},"bins":{"istiocustom":46082,"server.":1},
+                "flushInterval":2500,"evictionInterval":5000,"compression":true}"#,
+        ),
+        ("MESHWRIGHT_RUNTIME", r#"{"a":"true","b":"5","c":"text"}"#),
+    ];
+    let gateway = [("MESHWRIGHT_ROLE", "router"), ("POD_IP", "fd00::1")];
+    for changes in [&[][..], &gateway, &more] {
         let directory = tempfile::tempdir().unwrap();
         let settings = pod::settings(directory.path(), changes);
         let file = settings.bootstrap_file();

@@ -29,11 +29,12 @@ pub struct Drain {
 
 impl Drain {
     pub fn new(admin: Admin, readiness: Readiness, settings: &Settings) -> Self {
-        let least = match settings.role {
+        let usual = match settings.role {
             Role::Sidecar => Duration::ZERO,
-            Role::Router => GATEWAY_GRACE.min(settings.drain),
+            Role::Router => GATEWAY_GRACE,
         };
-        Self { admin, readiness, limit: settings.drain, least }
+        let least = settings.minimum_drain.unwrap_or(usual.min(settings.drain));
+        Self { admin, readiness, limit: settings.drain.max(least), least }
     }
 
     /// Asks everybody to leave, and returns when they have left or the time is over. Listeners stay

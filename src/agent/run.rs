@@ -69,13 +69,10 @@ async fn start(agent: &server::Agent) -> anyhow::Result<JoinSet<anyhow::Result<(
     let path = settings.sds_socket();
     let socket =
         sds::bind(&path).with_context(|| format!("cannot open the socket {}", path.display()))?;
-    let [agent_port, health_port] = [ports::AGENT, ports::HEALTH];
+    let (agent_port, health_port) = (ports::AGENT, settings.health_port);
     let listener = server::listen(agent_port)
         .await
         .with_context(|| format!("cannot listen on port {agent_port}"))?;
-    let health = server::listen(health_port)
-        .await
-        .with_context(|| format!("cannot listen on port {health_port}"))?;
     let (secrets, receiver) = watch::channel(Secrets::default());
 
     let mut tasks = JoinSet::new();
@@ -84,7 +81,13 @@ async fn start(agent: &server::Agent) -> anyhow::Result<JoinSet<anyhow::Result<(
     let figures: Arc<Figures> = Arc::clone(&agent.figures);
     tasks.spawn(forever(identity::keep_certificate(Arc::clone(settings), secrets, figures)));
     tasks.spawn(forever(server::serve(listener, server::router(agent.clone()))));
-    tasks.spawn(forever(server::serve(health, server::health_router(agent.clone()))));
+    // The agent's own port answers for readiness as well.
+    if health_port != agent_port {
+        let health = server::listen(health_port)
+            .await
+            .with_context(|| format!("cannot listen on port {health_port}"))?;
+        tasks.spawn(forever(server::serve(health, server::health_router(agent.clone()))));
+    }
     let readiness = agent.readiness.clone();
     tasks.spawn(async move {
         readiness.started().await;

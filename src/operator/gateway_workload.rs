@@ -113,7 +113,6 @@ impl GatewayWorkload {
         let identity = ProxyIdentity {
             role: Role::Router,
             workload: self.name.clone(),
-            labels: labels.clone(),
             app_probes: None,
             app_metrics: None,
         };
@@ -152,7 +151,7 @@ impl GatewayWorkload {
                 i64::from(self.proxy.defaults.drain_seconds) + 25,
             ),
             containers: vec![container::proxy(&self.proxy, &self.proxy.defaults, identity)],
-            volumes: Some(container::volumes()),
+            volumes: Some(container::volumes(&self.proxy.defaults)),
             ..PodSpec::default()
         }
     }

@@ -1,5 +1,6 @@
 //! Injection of the proxy into a pod: whether ([`decide`]), and what it becomes ([`patch`]).
 
+mod canonical;
 pub mod container;
 pub mod decide;
 mod metrics;
@@ -18,7 +19,7 @@ use crate::api::meshwright::Injection;
 
 pub use container::ProxySettings;
 pub use decide::{Decision, Reason, decide};
-pub use options::Options;
+pub use options::{BadOption, Options};
 pub use workload::workload_name;
 
 /// What injection depends on beside the pod and its namespace.
@@ -52,6 +53,18 @@ pub enum Error {
     NoSpec,
     #[error("the proxy's containers cannot be written as JSON: {0}")]
     Encode(#[source] serde_json::Error),
+    #[error("what the pod asks of its proxy cannot be done: {}", join(.0))]
+    Options(Vec<BadOption>),
+}
+
+impl From<Vec<BadOption>> for Error {
+    fn from(bad: Vec<BadOption>) -> Self {
+        Self::Options(bad)
+    }
+}
+
+fn join(bad: &[BadOption]) -> String {
+    bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// What became of one pod.

@@ -6,9 +6,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Error, InjectConfig, Namespace,
+    Error, InjectConfig, Namespace, Options, canonical,
     container::{self, ProxyIdentity, Role},
-    metrics, overlay, probes,
+    metrics,
+    options::Chosen,
+    overlay, probes,
     workload::workload_name,
 };
 use crate::api::meshwright::labels;
@@ -29,31 +31,33 @@ pub fn injected(
     namespace: &Namespace,
     config: &InjectConfig,
 ) -> Result<Injected, Error> {
+    let Chosen { options, warnings } =
+        Options::of_pod(&config.proxy.defaults, typed, config.istio_labels)?;
     let mut pod = pod.clone();
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).ok_or(Error::NoSpec)?;
     let before = Before::read(spec);
-    let app_probes = rewrite_probes(spec, &before);
+    let app_probes = if options.rewrite_probes { rewrite_probes(spec, &before) } else { None };
     let first = first_container(spec);
 
     let metadata = object(&mut pod, "metadata");
     let annotations = object_in(metadata, "annotations");
     let app_metrics = metrics::merge(annotations, before.app_metrics);
     annotate(annotations, first, config);
+    annotations.extend(options.annotations());
     let pod_labels = object_in(metadata, "labels");
     pod_labels.insert(labels::REVISION.to_owned(), config.revision.clone().into());
+    for (key, label) in canonical::labels(&typed.metadata, config.istio_labels) {
+        pod_labels.insert(key.to_owned(), label.into());
+    }
 
     let identity = ProxyIdentity {
         role: Role::Sidecar,
         workload: workload_name(&typed.metadata),
-        labels: pod_labels
-            .iter()
-            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-            .collect(),
         app_probes,
         app_metrics,
     };
-    add_containers(object(&mut pod, "spec"), config, &identity)?;
-    let warnings = dns_warning(typed, namespace).into_iter().collect();
+    add_containers(object(&mut pod, "spec"), config, &options, &identity)?;
+    let warnings = warnings.into_iter().chain(dns_warning(typed, namespace)).collect();
     Ok(Injected { pod, warnings })
 }
 
@@ -71,7 +75,7 @@ impl Before {
         let env = |name: &str| {
             let env = proxy?.get("env")?.as_array()?;
             let value = env.iter().find(|item| name_of(item) == Some(name))?.get("value")?;
-            Some(value.as_str()?.replace("$$(", "$("))
+            Some(container::unescaped(value.as_str()?))
         };
         let app_probes = env(container::APP_PROBES_ENV)
             .and_then(|json| serde_json::from_str(&json).ok())
@@ -111,10 +115,11 @@ fn annotate(annotations: &mut Map<String, Value>, first: Option<String>, config:
 fn add_containers(
     spec: &mut Map<String, Value>,
     config: &InjectConfig,
+    options: &Options,
     identity: &ProxyIdentity,
 ) -> Result<(), Error> {
-    let options = &config.proxy.defaults;
-    let wanted = [container::redirect(options), container::proxy(&config.proxy, options, identity)];
+    let proxy = container::proxy(&config.proxy, options, identity);
+    let wanted: Vec<_> = container::redirect(options).into_iter().chain([proxy]).collect();
     let init = array(spec, "initContainers");
     for (position, wanted) in wanted.iter().enumerate() {
         let mut container = overlay::take_named(init, &wanted.name);
@@ -122,7 +127,7 @@ fn add_containers(
         overlay::overlay(&mut container, encode(wanted)?);
         init.insert(position, container);
     }
-    let volumes = container::volumes().iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+    let volumes = container::volumes(options).iter().map(encode).collect::<Result<Vec<_>, _>>()?;
     overlay::overlay_list(array(spec, "volumes"), volumes, "name");
     Ok(())
 }
