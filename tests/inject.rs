@@ -63,7 +63,7 @@ fn strings() -> impl Strategy<Value = Value> {
 
 fn pod() -> impl Strategy<Value = Value> {
     let containers = || proptest::collection::vec(container(), 1..4);
-    let scrape = proptest::option::of((any::<bool>(), any::<u16>()));
+    let scrape = proptest::option::of((any::<bool>(), 1_u16..15000));
     let volumes = proptest::collection::vec(name(), 0..3);
     (containers(), containers(), strings(), strings(), scrape, volumes).prop_map(
         |(apps, inits, labels, mut annotations, scrape, volumes)| {

@@ -34,7 +34,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
         settings: Arc::clone(&settings),
         readiness: readiness.clone(),
         drain: drain.clone(),
-        sources: Sources { admin, pod: settings.pod_ip, app: settings.app_metrics.clone() },
+        sources: Sources::new(admin, &settings),
         figures: Arc::default(),
         quit: Arc::clone(&quit),
     };

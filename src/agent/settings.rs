@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
+use jiff::SignedDuration;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{agent::probe::Probe, identity::SpiffeId};
+use crate::{
+    agent::probe::{Probe, Scheme},
+    identity::SpiffeId,
+};
 
 /// Ports that are the same in every pod.
 pub mod ports {
@@ -47,6 +51,32 @@ impl FromStr for Role {
     }
 }
 
+/// How a sidecar runs beside the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SidecarKind {
+    /// It is stopped after the application has ended.
+    Native,
+    /// It is stopped together with the application.
+    Classic,
+}
+
+impl FromStr for SidecarKind {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "native" => Ok(Self::Native),
+            "classic" => Ok(Self::Classic),
+            _ => Err("it must be native or classic"),
+        }
+    }
+}
+
+/// A gateway is stopped when its pod is deleted, before clients and load balancers know; a classic
+/// sidecar before its application has done its last. They serve on for a while even if nobody is
+/// connected right now.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Where the control plane is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovery {
@@ -86,6 +116,8 @@ pub struct AppMetrics {
     pub port: u16,
     #[serde(default = "metrics_path")]
     pub path: String,
+    #[serde(default)]
+    pub scheme: Scheme,
 }
 
 fn metrics_path() -> String {
@@ -111,9 +143,14 @@ pub struct Settings {
     pub concurrency: u32,
     /// How long connections may take to end when the pod is stopped.
     pub drain: Duration,
-    /// The application's probes, by the path under which the kubelet asks for them.
+    /// How long the proxy serves on at least, whether there are connections or not.
+    pub min_drain: Duration,
+    /// Connections may take as long as Kubernetes lets the pod.
+    pub drain_to_the_last: bool,
+    /// The application's probes and lifecycle handlers, by the path under which the kubelet asks for
+    /// them.
     pub app_probes: BTreeMap<String, Probe>,
-    pub app_metrics: Option<AppMetrics>,
+    pub app_metrics: Vec<AppMetrics>,
     /// For how long certificates are asked for.
     pub certificate_ttl: Duration,
     /// The Envoy binary.
@@ -138,8 +175,10 @@ impl Settings {
     pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let env = Env(get);
         let pod_name = env.required("POD_NAME")?;
+        let role = env.or("MESHWRIGHT_ROLE", Role::Sidecar)?;
+        let drain = env.seconds("MESHWRIGHT_DRAIN_SECONDS", 5)?;
         Ok(Self {
-            role: env.or("MESHWRIGHT_ROLE", Role::Sidecar)?,
+            role,
             pod_ip: env.parse_required("POD_IP")?,
             node_name: env.text("NODE_NAME", ""),
             identity: SpiffeId {
@@ -155,9 +194,11 @@ impl Settings {
             workload: env.text("MESHWRIGHT_WORKLOAD", &pod_name),
             proxy_log_level: env.text("MESHWRIGHT_PROXY_LOG_LEVEL", "warning"),
             concurrency: env.or("MESHWRIGHT_CONCURRENCY", 2)?,
-            drain: env.seconds("MESHWRIGHT_DRAIN_SECONDS", 5)?,
+            drain,
+            min_drain: env.min_drain(role, drain)?,
+            drain_to_the_last: env.or("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", false)?,
             app_probes: env.json("MESHWRIGHT_APP_PROBES")?.unwrap_or_default(),
-            app_metrics: env.json("MESHWRIGHT_APP_METRICS")?,
+            app_metrics: env.json("MESHWRIGHT_APP_METRICS")?.unwrap_or_default(),
             certificate_ttl: env.seconds("MESHWRIGHT_CERTIFICATE_SECONDS", 24 * 3600)?,
             envoy: env.text("MESHWRIGHT_ENVOY", "/usr/local/bin/envoy").into(),
             run_dir: env.text("MESHWRIGHT_RUN_DIR", "/var/run/meshwright").into(),
@@ -218,6 +259,23 @@ impl<F: Fn(&str) -> Option<String>> Env<F> {
         self.or(name, default).map(Duration::from_secs)
     }
 
+    /// How long a proxy of this kind serves on at least, where nobody says so.
+    fn min_drain(&self, role: Role, drain: Duration) -> Result<Duration, Error> {
+        const OURS: &str = "MESHWRIGHT_MIN_DRAIN_SECONDS";
+        const ISTIOS: &str = "MINIMUM_DRAIN_DURATION";
+        if self.get(OURS).is_some() {
+            return self.seconds(OURS, 0);
+        }
+        if let Some(text) = self.get(ISTIOS) {
+            return parse::<SignedDuration>(ISTIOS, text).map(SignedDuration::unsigned_abs);
+        }
+        let sidecar = self.or("MESHWRIGHT_SIDECAR", SidecarKind::Native)?;
+        Ok(match (role, sidecar) {
+            (Role::Sidecar, SidecarKind::Native) => Duration::ZERO,
+            _ => GRACE.min(drain),
+        })
+    }
+
     fn json<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, Error> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match serde_json::from_str(&value) {
@@ -274,7 +332,12 @@ pub(super) mod tests {
             ("MESHWRIGHT_DISCOVERY_ADDRESS", "host:x", "it must be HOST:PORT"),
             ("MESHWRIGHT_LABELS", "{", "MESHWRIGHT_LABELS is \"{\""),
             ("MESHWRIGHT_CONCURRENCY", "-1", "MESHWRIGHT_CONCURRENCY is \"-1\""),
-            ("MESHWRIGHT_APP_METRICS", "{\"port\":99999}", "MESHWRIGHT_APP_METRICS"),
+            ("MESHWRIGHT_APP_METRICS", "[{\"port\":99999}]", "MESHWRIGHT_APP_METRICS"),
+            ("MESHWRIGHT_APP_METRICS", "{\"port\":9100}", "MESHWRIGHT_APP_METRICS"),
+            ("MESHWRIGHT_SIDECAR", "both", "it must be native or classic"),
+            ("MESHWRIGHT_MIN_DRAIN_SECONDS", "5s", "MESHWRIGHT_MIN_DRAIN_SECONDS is \"5s\""),
+            ("MINIMUM_DRAIN_DURATION", "soon", "MINIMUM_DRAIN_DURATION is \"soon\""),
+            ("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "yes", "EXIT_ON_ZERO_ACTIVE_CONNECTIONS is"),
         ];
         for (name, value, want) in cases {
             let got = settings(&[(name, value)]).unwrap_err().to_string();
@@ -286,7 +349,7 @@ pub(super) mod tests {
     fn reads_the_json_variables() {
         let settings = settings(&[
             ("MESHWRIGHT_LABELS", r#"{"app":"cart"}"#),
-            ("MESHWRIGHT_APP_METRICS", r#"{"port":9100}"#),
+            ("MESHWRIGHT_APP_METRICS", r#"[{"port":9100},{"port":1,"path":"/x","scheme":"HTTPS"}]"#),
             (
                 "MESHWRIGHT_APP_PROBES",
                 r#"{"/app-health/c/readyz":{"httpGet":{"port":8080,"path":"/up"},"timeoutSeconds":3},
@@ -296,7 +359,8 @@ pub(super) mod tests {
         ])
         .unwrap();
         assert_eq!(settings.labels["app"], "cart");
-        assert_eq!(settings.app_metrics.unwrap().path, "/metrics");
+        assert_eq!(settings.app_metrics[0].path, "/metrics");
+        assert_eq!(settings.app_metrics[1].scheme, Scheme::Https);
         assert_eq!(settings.app_probes.len(), 3);
     }
 
