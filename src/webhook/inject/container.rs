@@ -326,6 +326,10 @@ fn environment(
         ),
         value("MESHWRIGHT_CONCURRENCY", &options.concurrency.to_string()),
     ];
+    if identity.role == Role::Sidecar && !options.native {
+        // It is stopped together with the application, and must outlive it.
+        env.push(value("MESHWRIGHT_SIDECAR", "classic"));
+    }
     env.extend(identity.app_probes.as_deref().map(|probes| value(APP_PROBES_ENV, probes)));
     env.extend(identity.app_metrics.as_deref().map(|metrics| value(APP_METRICS_ENV, metrics)));
     env
