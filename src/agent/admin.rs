@@ -54,6 +54,11 @@ impl Admin {
         tokio::time::timeout(TIMEOUT, answer).await.map_err(late)?
     }
 
+    /// Does any Envoy listen?
+    pub async fn is_there(self) -> bool {
+        TcpStream::connect(self.address).await.is_ok()
+    }
+
     /// Tells Envoy to do something.
     pub async fn post(self, path: &str) -> Result<(), Error> {
         let answer = self.send(Method::POST, path).await?;

@@ -134,10 +134,10 @@ mod tests {
     /// that they are asked for, the last for ever.
     async fn envoy(connections: Vec<u64>) -> (Admin, Arc<Mutex<Vec<u64>>>) {
         let left = Arc::new(Mutex::new(connections.into_iter().rev().collect::<Vec<_>>()));
-        let state = Arc::clone(&left);
+        let list = Arc::clone(&left);
         let stats = move |RawQuery(query): RawQuery| {
             assert!(query.unwrap().contains("downstream_cx_active"));
-            let mut left = state.lock().unwrap();
+            let mut left = list.lock().unwrap();
             let now = if left.len() > 1 { left.pop().unwrap() } else { left[0] };
             std::future::ready(format!("listener.0.0.0.0_15001.downstream_cx_active: {now}\n"))
         };
@@ -199,7 +199,7 @@ mod tests {
         let istio = ("MINIMUM_DRAIN_DURATION", "1m500ms");
         assert_eq!(times(&[istio]), (60_500, Some(60_500)));
         assert_eq!(times(&[istio, least]), (20_000, Some(20_000)));
-        let last = ("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true");
-        assert_eq!(times(&[last, classic]), (5000, None));
+        let to_the_end = ("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true");
+        assert_eq!(times(&[to_the_end, classic]), (5000, None));
     }
 }

@@ -273,11 +273,21 @@ mod tests {
         }
 
         #[test]
-        fn any_line_of_open_metrics_stays_one_line(line in "[ -~]{1,60}") {
+        fn samples_of_open_metrics_lose_their_exemplar_alone(
+            label in r#"([ -!#-\[\]-~]|\\[\\"n]){0,20}"#,
+            value in "[0-9]{1,5}",
+            seconds in proptest::option::of(0_u32..2_000_000_000),
+            exemplar in proptest::option::of("[ -~]{0,20}"),
+        ) {
+            let series = format!("hits_total{{path=\"{label}\"}} {value}");
+            let time = |factor| seconds.map(|s| format!(" {}", u64::from(s) * factor));
+            let exemplar = exemplar.map(|text| format!(" # {text}"));
+            let line = [Some(series.clone()), time(1), exemplar].into_iter().flatten();
+            let want = [Some(series), time(1000)].into_iter().flatten().collect::<String>();
             let mut merge = Merge::default();
             merge.begin(Dialect::OpenMetrics);
-            let got = merge.text(line.as_bytes());
-            prop_assert!(got.iter().filter(|byte| **byte == b'\n').count() <= 1);
+            let got = merge.text(line.collect::<String>().as_bytes());
+            prop_assert_eq!(String::from_utf8(got).unwrap(), want + "\n");
         }
     }
 }
