@@ -18,6 +18,7 @@ pub mod bootstrap;
 mod drain;
 mod fetch;
 pub mod identity;
+mod insecure;
 mod metrics;
 mod podinfo;
 mod probe;
@@ -56,7 +57,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     if args.wait {
-        return Ok(runtime.block_on(ask::wait(Duration::from_secs(args.timeout)))?);
+        return Ok(runtime.block_on(ask::wait(ask::AGENT, Duration::from_secs(args.timeout)))?);
     }
     if args.drain {
         return Ok(runtime.block_on(ask::drain())?);

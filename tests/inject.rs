@@ -34,8 +34,14 @@ fn probe() -> impl Strategy<Value = Value> {
 fn container() -> impl Strategy<Value = Value> {
     let probes = [(); 3].map(|()| proptest::option::of(probe()));
     let port = proptest::option::of((name(), 1_u16..));
-    (name(), probes, port).prop_map(|(name, [ready, live, started], port)| {
+    let hooks = [(); 2].map(|()| proptest::option::of(probe()));
+    (name(), probes, hooks, port).prop_map(|(name, [ready, live, started], hooks, port)| {
         let mut container = json!({"name": name, "image": "x", "futureField": name});
+        for (field, hook) in ["preStop", "postStart"].into_iter().zip(hooks) {
+            if let Some(hook) = hook {
+                container["lifecycle"][field] = hook;
+            }
+        }
         for (field, probe) in
             [("readinessProbe", ready), ("livenessProbe", live), ("startupProbe", started)]
         {
@@ -63,7 +69,7 @@ fn strings() -> impl Strategy<Value = Value> {
 
 fn pod() -> impl Strategy<Value = Value> {
     let containers = || proptest::collection::vec(container(), 1..4);
-    let scrape = proptest::option::of((any::<bool>(), any::<u16>()));
+    let scrape = proptest::option::of((any::<bool>(), 1_u16..15000));
     let volumes = proptest::collection::vec(name(), 0..3);
     (containers(), containers(), strings(), strings(), scrape, volumes).prop_map(
         |(apps, inits, labels, mut annotations, scrape, volumes)| {
@@ -87,8 +93,9 @@ fn pod() -> impl Strategy<Value = Value> {
 /// Everything of a container that injection must not touch.
 fn own_fields(container: &Value) -> Value {
     let mut container = container.clone();
-    for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
-        if let Some(Value::Object(probe)) = container.get_mut(probe) {
+    let probes = ["/readinessProbe", "/livenessProbe", "/startupProbe"];
+    for probe in probes.into_iter().chain(["/lifecycle/preStop", "/lifecycle/postStart"]) {
+        if let Some(Value::Object(probe)) = container.pointer_mut(probe) {
             for handler in ["httpGet", "tcpSocket", "grpc"] {
                 probe.remove(handler);
             }
@@ -122,6 +129,18 @@ proptest! {
         for (key, value) in pod["metadata"]["labels"].as_object().unwrap() {
             prop_assert_eq!(&after["metadata"]["labels"][key], value);
         }
+    }
+
+    #[test]
+    fn what_was_rewritten_can_be_put_back(pod in pod()) {
+        let mut off = config();
+        off.proxy.defaults.rewrite_probes = false;
+        let direct = inject(&pod, &namespace(), &off).unwrap().pod;
+        let rewritten = inject(&pod, &namespace(), &config()).unwrap().pod;
+        let back = inject(&rewritten, &namespace(), &off).unwrap().pod;
+        prop_assert_eq!(&back["spec"]["containers"], &pod["spec"]["containers"]);
+        prop_assert_eq!(&back["spec"]["containers"], &direct["spec"]["containers"]);
+        prop_assert_eq!(&back["spec"]["initContainers"], &direct["spec"]["initContainers"]);
     }
 
     #[test]

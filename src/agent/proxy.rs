@@ -31,6 +31,28 @@ pub(super) enum Error {
     Start { path: String, source: io::Error },
 }
 
+/// How often a leftover Envoy is looked for until it has gone.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Ends an Envoy that a killed agent has left behind: it has the ports, and its readiness would pass
+/// for ours. A container whose first process is the agent has none, as the kernel ends it with the
+/// agent; one of a pod that shares its processes may have.
+pub(super) async fn end_leftover(admin: Admin) {
+    if !admin.is_there().await {
+        return;
+    }
+    tracing::warn!("an Envoy is left of an agent that was killed; telling it to exit");
+    let gone = async {
+        while admin.is_there().await {
+            drop(admin.post("/quitquitquit").await);
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    if tokio::time::timeout(EXIT_LIMIT, gone).await.is_err() {
+        tracing::warn!("the leftover Envoy does not exit; ours may not get its ports");
+    }
+}
+
 impl Proxy {
     /// Writes the bootstrap and starts Envoy with it.
     pub(super) fn start(settings: &Settings, admin: Admin) -> Result<Self, Error> {

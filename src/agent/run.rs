@@ -15,7 +15,7 @@ use crate::agent::{
     drain::Drain,
     identity::{self, Secrets},
     metrics::{Figures, Sources},
-    proxy::Proxy,
+    proxy::{self, Proxy},
     readiness::Readiness,
     sds, server,
     settings::ports,
@@ -27,6 +27,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut reopen = listen(SignalKind::user_defined1())?;
     let settings = Arc::new(settings);
     let admin = Admin::default();
+    proxy::end_leftover(admin).await;
     let readiness = Readiness::new(admin);
     let drain = Drain::new(admin, readiness.clone(), &settings);
     let quit = Arc::new(Notify::new());
@@ -34,7 +35,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
         settings: Arc::clone(&settings),
         readiness: readiness.clone(),
         drain: drain.clone(),
-        sources: Sources { admin, pod: settings.pod_ip, app: settings.app_metrics.clone() },
+        sources: Sources::new(admin, &settings),
         figures: Arc::default(),
         quit: Arc::clone(&quit),
     };

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, str::FromStr, 
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
-    agent::{probe::Probe, stats::StatsOptions},
+    agent::{
+        probe::{Probe, Scheme},
+        stats::StatsOptions,
+    },
     identity::SpiffeId,
 };
 
@@ -79,6 +82,32 @@ impl FromStr for Interception {
     }
 }
 
+/// How a sidecar runs beside the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SidecarKind {
+    /// It is stopped after the application has ended.
+    Native,
+    /// It is stopped together with the application.
+    Classic,
+}
+
+impl FromStr for SidecarKind {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "native" => Ok(Self::Native),
+            "classic" => Ok(Self::Classic),
+            _ => Err("it must be native or classic"),
+        }
+    }
+}
+
+/// A gateway is stopped when its pod is deleted, before clients and load balancers know; a classic
+/// sidecar before its application has done its last. They serve on for a while even if nobody is
+/// connected right now.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Where the control plane is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovery {
@@ -118,6 +147,8 @@ pub struct AppMetrics {
     pub port: u16,
     #[serde(default = "metrics_path")]
     pub path: String,
+    #[serde(default)]
+    pub scheme: Scheme,
 }
 
 fn metrics_path() -> String {
@@ -147,8 +178,8 @@ pub struct Settings {
     pub concurrency: u32,
     /// How long connections may take to end when the pod is stopped.
     pub drain: Duration,
-    /// How long a drain takes at least; by the role if not given.
-    pub minimum_drain: Option<Duration>,
+    /// How long the proxy serves on at least, whether there are connections or not.
+    pub min_drain: Duration,
     /// How long connections may take to end when their listener has changed.
     pub listener_drain: Option<Duration>,
     /// Where readiness is answered alone.
@@ -163,9 +194,10 @@ pub struct Settings {
     pub runtime: BTreeMap<String, String>,
     /// A part of Envoy's bootstrap that the pod brings.
     pub bootstrap_override: Option<PathBuf>,
-    /// The application's probes, by the path under which the kubelet asks for them.
+    /// The application's probes and lifecycle handlers, by the path under which the kubelet asks for
+    /// them.
     pub app_probes: BTreeMap<String, Probe>,
-    pub app_metrics: Option<AppMetrics>,
+    pub app_metrics: Vec<AppMetrics>,
     /// For how long certificates are asked for.
     pub certificate_ttl: Duration,
     /// The Envoy binary.
@@ -192,8 +224,10 @@ impl Settings {
     pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let env = Env(get);
         let pod_name = env.required("POD_NAME")?;
+        let role = env.or("MESHWRIGHT_ROLE", Role::Sidecar)?;
+        let drain = env.seconds("MESHWRIGHT_DRAIN_SECONDS", 5)?;
         Ok(Self {
-            role: env.or("MESHWRIGHT_ROLE", Role::Sidecar)?,
+            role,
             pod_ip: env.parse_required("POD_IP")?,
             node_name: env.text("NODE_NAME", ""),
             identity: SpiffeId {
@@ -210,8 +244,8 @@ impl Settings {
             proxy_log_level: env.text("MESHWRIGHT_PROXY_LOG_LEVEL", "warning"),
             component_log_level: env.text("MESHWRIGHT_PROXY_COMPONENT_LOG_LEVEL", ""),
             concurrency: env.concurrency()?,
-            drain: env.seconds("MESHWRIGHT_DRAIN_SECONDS", 5)?,
-            minimum_drain: env.optional_seconds("MESHWRIGHT_MINIMUM_DRAIN_SECONDS")?,
+            drain,
+            min_drain: env.min_drain(role, drain)?,
             listener_drain: env.optional_seconds("MESHWRIGHT_LISTENER_DRAIN_SECONDS")?,
             health_port: env.or("MESHWRIGHT_HEALTH_PORT", ports::HEALTH)?,
             interception: env.or("MESHWRIGHT_INTERCEPTION", Interception::Redirect)?,
@@ -221,7 +255,7 @@ impl Settings {
             runtime: env.json("MESHWRIGHT_RUNTIME")?.unwrap_or_default(),
             bootstrap_override: env.get("MESHWRIGHT_BOOTSTRAP_OVERRIDE").map(PathBuf::from),
             app_probes: env.json("MESHWRIGHT_APP_PROBES")?.unwrap_or_default(),
-            app_metrics: env.json("MESHWRIGHT_APP_METRICS")?,
+            app_metrics: env.json("MESHWRIGHT_APP_METRICS")?.unwrap_or_default(),
             certificate_ttl: env.seconds("MESHWRIGHT_CERTIFICATE_SECONDS", 24 * 3600)?,
             envoy: env.text("MESHWRIGHT_ENVOY", "/usr/local/bin/envoy").into(),
             run_dir: env.text("MESHWRIGHT_RUN_DIR", "/var/run/meshwright").into(),
@@ -295,6 +329,18 @@ impl<F: Fn(&str) -> Option<String>> Env<F> {
         }
     }
 
+    /// How long a proxy of this kind serves on at least: by what it is, where nobody says so.
+    fn min_drain(&self, role: Role, drain: Duration) -> Result<Duration, Error> {
+        if let Some(seconds) = self.optional_seconds("MESHWRIGHT_MIN_DRAIN_SECONDS")? {
+            return Ok(seconds);
+        }
+        let sidecar = self.or("MESHWRIGHT_SIDECAR", SidecarKind::Native)?;
+        Ok(match (role, sidecar) {
+            (Role::Sidecar, SidecarKind::Native) => Duration::ZERO,
+            _ => GRACE.min(drain),
+        })
+    }
+
     fn json<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, Error> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match serde_json::from_str(&value) {
@@ -353,7 +399,10 @@ pub(super) mod tests {
             ("MESHWRIGHT_INTERCEPTION", "redirect", "REDIRECT, TPROXY or NONE"),
             ("MESHWRIGHT_HEALTH_PORT", "99999", "MESHWRIGHT_HEALTH_PORT"),
             ("MESHWRIGHT_CONCURRENCY", "-1", "MESHWRIGHT_CONCURRENCY is \"-1\""),
-            ("MESHWRIGHT_APP_METRICS", "{\"port\":99999}", "MESHWRIGHT_APP_METRICS"),
+            ("MESHWRIGHT_APP_METRICS", "[{\"port\":99999}]", "MESHWRIGHT_APP_METRICS"),
+            ("MESHWRIGHT_APP_METRICS", "{\"port\":9100}", "MESHWRIGHT_APP_METRICS"),
+            ("MESHWRIGHT_SIDECAR", "both", "it must be native or classic"),
+            ("MESHWRIGHT_MIN_DRAIN_SECONDS", "5s", "MESHWRIGHT_MIN_DRAIN_SECONDS is \"5s\""),
         ];
         for (name, value, want) in cases {
             let got = settings(&[(name, value)]).unwrap_err().to_string();
@@ -365,7 +414,7 @@ pub(super) mod tests {
     fn reads_the_json_variables() {
         let settings = settings(&[
             ("MESHWRIGHT_NODE_METADATA", r#"{"OWNER":"cart"}"#),
-            ("MESHWRIGHT_APP_METRICS", r#"{"port":9100}"#),
+            ("MESHWRIGHT_APP_METRICS", r#"[{"port":9100},{"port":1,"path":"/x","scheme":"HTTPS"}]"#),
             (
                 "MESHWRIGHT_APP_PROBES",
                 r#"{"/app-health/c/readyz":{"httpGet":{"port":8080,"path":"/up"},"timeoutSeconds":3},
@@ -375,7 +424,8 @@ pub(super) mod tests {
         ])
         .unwrap();
         assert_eq!(settings.node_metadata["OWNER"], "cart");
-        assert_eq!(settings.app_metrics.unwrap().path, "/metrics");
+        assert_eq!(settings.app_metrics[0].path, "/metrics");
+        assert_eq!(settings.app_metrics[1].scheme, Scheme::Https);
         assert_eq!(settings.app_probes.len(), 3);
     }
 

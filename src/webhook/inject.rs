@@ -51,6 +51,8 @@ pub enum Error {
     NotAPod(#[source] serde_json::Error),
     #[error("the pod has no spec")]
     NoSpec,
+    #[error(transparent)]
+    Metrics(#[from] metrics::Rejected),
     #[error("the proxy's containers cannot be written as JSON: {0}")]
     Encode(#[source] serde_json::Error),
     #[error("what the pod asks of its proxy cannot be done: {}", join(.0))]

@@ -36,12 +36,17 @@ pub fn injected(
     let mut pod = pod.clone();
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).ok_or(Error::NoSpec)?;
     let before = Before::read(spec);
-    let app_probes = if options.rewrite_probes { rewrite_probes(spec, &before) } else { None };
+    let route = if options.rewrite_probes {
+        probes::Route::Agent { native: options.native }
+    } else {
+        probes::Route::Direct
+    };
+    let app_probes = probes::route(spec, &before.app_probes, route);
     let first = first_container(spec);
 
     let metadata = object(&mut pod, "metadata");
     let annotations = object_in(metadata, "annotations");
-    let app_metrics = metrics::merge(annotations, before.app_metrics);
+    let app_metrics = metrics::merge(annotations, before.app_metrics, options.merge_metrics)?;
     annotate(annotations, first, config);
     annotations.extend(options.annotations());
     let pod_labels = object_in(metadata, "labels");
@@ -82,19 +87,6 @@ impl Before {
             .unwrap_or_default();
         Self { app_probes, app_metrics: env(container::APP_METRICS_ENV) }
     }
-}
-
-fn rewrite_probes(spec: &mut Map<String, Value>, before: &Before) -> Option<String> {
-    let mut originals = Map::new();
-    for field in ["containers", "initContainers"] {
-        let Some(Value::Array(containers)) = spec.get_mut(field) else { continue };
-        for container in containers.iter_mut().filter(|item| !is_ours(item)) {
-            if let Value::Object(container) = container {
-                probes::rewrite(container, &before.app_probes, &mut originals);
-            }
-        }
-    }
-    (!originals.is_empty()).then(|| Value::Object(originals).to_string())
 }
 
 fn annotate(annotations: &mut Map<String, Value>, first: Option<String>, config: &InjectConfig) {
