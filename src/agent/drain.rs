@@ -33,7 +33,7 @@ impl Drain {
             Role::Sidecar => Duration::ZERO,
             Role::Router => GATEWAY_GRACE,
         };
-        let least = settings.minimum_drain.unwrap_or(usual.min(settings.drain));
+        let least = settings.minimum_drain.unwrap_or_else(|| usual.min(settings.drain));
         Self { admin, readiness, limit: settings.drain.max(least), least }
     }
 

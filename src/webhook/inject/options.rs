@@ -29,6 +29,10 @@ pub use pod::Chosen;
 
 /// Everything about a proxy that an annotation can change.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a choice of its own, as annotations are"
+)]
 pub struct Options {
     pub image: String,
     pub image_pull_policy: String,
