@@ -29,12 +29,11 @@ pub struct Drain {
 
 impl Drain {
     pub fn new(admin: Admin, readiness: Readiness, settings: &Settings) -> Self {
-        let usual = match settings.role {
+        let least = match settings.role {
             Role::Sidecar => Duration::ZERO,
-            Role::Router => GATEWAY_GRACE,
+            Role::Router => GATEWAY_GRACE.min(settings.drain),
         };
-        let least = settings.minimum_drain.unwrap_or_else(|| usual.min(settings.drain));
-        Self { admin, readiness, limit: settings.drain.max(least), least }
+        Self { admin, readiness, limit: settings.drain, least }
     }
 
     /// Asks everybody to leave, and returns when they have left or the time is over. Listeners stay

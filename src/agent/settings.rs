@@ -147,8 +147,6 @@ pub struct Settings {
     pub concurrency: u32,
     /// How long connections may take to end when the pod is stopped.
     pub drain: Duration,
-    /// How long a drain takes at least; by the role if not given.
-    pub minimum_drain: Option<Duration>,
     /// How long connections may take to end when their listener has changed.
     pub listener_drain: Option<Duration>,
     /// Where readiness is answered alone.
@@ -211,7 +209,6 @@ impl Settings {
             component_log_level: env.text("MESHWRIGHT_PROXY_COMPONENT_LOG_LEVEL", ""),
             concurrency: env.concurrency()?,
             drain: env.seconds("MESHWRIGHT_DRAIN_SECONDS", 5)?,
-            minimum_drain: env.optional_seconds("MESHWRIGHT_MINIMUM_DRAIN_SECONDS")?,
             listener_drain: env.optional_seconds("MESHWRIGHT_LISTENER_DRAIN_SECONDS")?,
             health_port: env.or("MESHWRIGHT_HEALTH_PORT", ports::HEALTH)?,
             interception: env.or("MESHWRIGHT_INTERCEPTION", Interception::Redirect)?,

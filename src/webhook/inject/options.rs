@@ -47,7 +47,7 @@ pub struct Options {
     pub hold: bool,
     pub drain_seconds: i32,
     /// How long a drain takes at least, where that is not left to the proxy's role.
-    pub minimum_drain_seconds: Option<i32>,
+    pub min_drain_seconds: Option<i32>,
     /// How long Envoy lets connections of a listener that has changed finish; as long as the drain
     /// if not given.
     pub listener_drain_seconds: Option<i32>,

@@ -82,7 +82,7 @@ fn chosen(options: &Options) -> impl Iterator<Item = EnvVar> {
         text("MESHWRIGHT_PROXY_COMPONENT_LOG_LEVEL", &options.logs.components),
         text("MESHWRIGHT_AGENT_LOG_LEVEL", &options.logs.agent),
         number("MESHWRIGHT_HEALTH_PORT", options.readiness.port.map(i32::from)),
-        number("MESHWRIGHT_MINIMUM_DRAIN_SECONDS", options.minimum_drain_seconds),
+        number("MESHWRIGHT_MIN_DRAIN_SECONDS", options.min_drain_seconds),
         number("MESHWRIGHT_LISTENER_DRAIN_SECONDS", options.listener_drain_seconds),
         text("MESHWRIGHT_NETWORK", options.network.as_deref().unwrap_or_default()),
         (!options.stats.is_empty()).then(|| json("MESHWRIGHT_STATS", &options.stats)),
@@ -104,6 +104,7 @@ fn of_sidecar(options: &Options) -> impl Iterator<Item = EnvVar> {
         RedirectionMode::None => Some("NONE"),
     };
     [
+        (!options.native).then(|| value("MESHWRIGHT_SIDECAR", "classic")),
         interception.map(|mode| value("MESHWRIGHT_INTERCEPTION", mode)),
         yes("MESHWRIGHT_DNS_CAPTURE", options.dns_capture),
         yes("MESHWRIGHT_WATCH_COMPLETION", options.watch_completion),
