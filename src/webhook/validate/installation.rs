@@ -276,21 +276,8 @@ mod tests {
     }
 
     #[test]
-    fn names_the_field_and_the_reason() {
-        let port = |name: &str, port: i32| json!({"name": name, "port": port});
-        let gateway = |ports: &[Value]| json!({"gateways": [{"name": "in", "ports": ports}]});
+    fn defaults_of_proxies_are_what_annotations_may_be() {
         let cases = [
-            (json!({"proxi": {}}), "spec.proxi UnknownField"),
-            (json!({"proxy": {"logLevl": "info"}}), "spec.proxy.logLevl UnknownField"),
-            (json!({"gateways": [{"name": "in", "x": 1}]}), "spec.gateways[0].x UnknownField"),
-            (
-                json!({"proxy": {"certificateTtl": "5s"}}),
-                "spec.proxy.certificateTtl InvalidDuration",
-            ),
-            (
-                json!({"proxy": {"resources": {"limits": {"cpu": "much"}}}}),
-                "spec.proxy.resources.limits.cpu InvalidQuantity",
-            ),
             (
                 json!({"proxy": {"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1"}}}}),
                 "spec.proxy.resources.requests.cpu AboveLimit",
@@ -319,6 +306,28 @@ mod tests {
             (
                 json!({"redirection": {"excludeInboundPorts": [0]}}),
                 "spec.redirection.excludeInboundPorts[0] InvalidPort",
+            ),
+        ];
+        for (spec, expected) in cases {
+            assert_eq!(problems(&spec), [expected], "{spec}");
+        }
+    }
+
+    #[test]
+    fn names_the_field_and_the_reason() {
+        let port = |name: &str, port: i32| json!({"name": name, "port": port});
+        let gateway = |ports: &[Value]| json!({"gateways": [{"name": "in", "ports": ports}]});
+        let cases = [
+            (json!({"proxi": {}}), "spec.proxi UnknownField"),
+            (json!({"proxy": {"logLevl": "info"}}), "spec.proxy.logLevl UnknownField"),
+            (json!({"gateways": [{"name": "in", "x": 1}]}), "spec.gateways[0].x UnknownField"),
+            (
+                json!({"proxy": {"certificateTtl": "5s"}}),
+                "spec.proxy.certificateTtl InvalidDuration",
+            ),
+            (
+                json!({"proxy": {"resources": {"limits": {"cpu": "much"}}}}),
+                "spec.proxy.resources.limits.cpu InvalidQuantity",
             ),
             (
                 gateway(&[port("a", 80), port("b", 8080)]),
