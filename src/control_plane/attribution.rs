@@ -60,7 +60,11 @@ fn origins(
             let concerned = mesh.routes.iter().filter(|routing| is_about(routing, name, message));
             concerned.map(|routing| (routing.origin.clone(), "spec")).collect()
         }
-        ResourceType::Secret | ResourceType::Endpoints | ResourceType::Listener => Vec::new(),
+        ResourceType::Secret
+        | ResourceType::Endpoints
+        | ResourceType::Listener
+        | ResourceType::Host
+        | ResourceType::Pod => Vec::new(),
     }
 }
 
