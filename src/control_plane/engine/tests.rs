@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     control_plane::world::Own,
     mesh::{ProxyNode, ProxyRole},
-    watch::from_yaml,
+    watch::{Key, from_yaml},
     xds::{ResourceType, View},
 };
 
@@ -63,7 +63,7 @@ fn view(world: &World) -> View {
 }
 
 fn cart() -> Changes {
-    Changes { endpoints_of: [Key::new("shop", "cart")].into(), config: false }
+    Changes { endpoints_of: [Key::new("shop", "cart")].into(), ..Changes::default() }
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn endpoints_that_change_during_a_rebuild_are_not_lost() {
     let rebuild = engine.rebuild(before, Vec::new());
     let after = from_yaml(&yaml("10.0.0.9")).unwrap();
     let now = Instant::now();
-    let during = engine.endpoints(&after, &cart().endpoints_of, now).world.unwrap();
+    let during = engine.endpoints(&after, &cart(), now).world.unwrap();
     let installed = engine.install(rebuild.run(), &after, now);
     assert_eq!(installed.endpoints, during.endpoints);
 }
