@@ -107,13 +107,13 @@ impl Engine {
             let set = endpoints.get_or_insert_with(|| ResourceSet::clone(&world.endpoints));
             encode(&self.endpoints, self.names.get(&host).into_iter().flatten(), set);
         }
-        let changed = endpoints.filter(|set| !set.same_versions(&world.endpoints));
-        if changed.is_some() || !resolved.is_empty() {
+        let different = endpoints.filter(|set| !set.same_versions(&world.endpoints));
+        if different.is_some() || !resolved.is_empty() {
             update.world = Some(World {
                 sequence: world.sequence + 1,
                 since,
                 config,
-                endpoints: changed.map_or_else(|| world.endpoints.clone(), Arc::new),
+                endpoints: different.map_or_else(|| world.endpoints.clone(), Arc::new),
                 names: world.names.resolving(resolved),
             });
         }

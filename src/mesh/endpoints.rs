@@ -84,7 +84,7 @@ pub fn changed_hosts(snapshot: &Snapshot, mesh: &Mesh, changes: &Changes) -> BTr
 }
 
 /// The endpoints of one service; none where it does not exist or is an ExternalName.
-pub fn for_service(snapshot: &Snapshot, mesh: &Mesh, key: &Key) -> ServiceEndpoints {
+fn for_service(snapshot: &Snapshot, mesh: &Mesh, key: &Key) -> ServiceEndpoints {
     let Some(service) = snapshot.services.get(key).filter(|s| s.external_name.is_none()) else {
         return ServiceEndpoints::default();
     };
@@ -141,6 +141,18 @@ impl<'a> Collector<'a> {
         self.out
     }
 
+    /// What DNS says: ready endpoints, whatever their ports.
+    fn resolve(&mut self, endpoint: &SliceEndpoint) {
+        if self.service.headless && (endpoint.ready || self.service.publish_not_ready) {
+            let hostname = &endpoint.hostname;
+            let resolved = endpoint
+                .addresses
+                .iter()
+                .map(|address| ResolvedAddress { address: *address, hostname: hostname.clone() });
+            self.out.resolved.extend(resolved);
+        }
+    }
+
     fn add(&mut self, slice: &EndpointSlice, endpoint: &SliceEndpoint) {
         let pod = endpoint.pod.as_ref().and_then(|name| {
             let key = Key { namespace: self.key.namespace.clone(), name: name.clone() };
@@ -156,14 +168,7 @@ impl<'a> Collector<'a> {
                 service_account: pod.service_account.to_string(),
             });
         }
-        if self.service.headless && (endpoint.ready || self.service.publish_not_ready) {
-            let hostname = &endpoint.hostname;
-            let resolved = endpoint
-                .addresses
-                .iter()
-                .map(|address| ResolvedAddress { address: *address, hostname: hostname.clone() });
-            self.out.resolved.extend(resolved);
-        }
+        self.resolve(endpoint);
         let Some(state) = state(endpoint, self.service.publish_not_ready) else { return };
         let template = Endpoint {
             address: IpAddr::from([0; 4]),

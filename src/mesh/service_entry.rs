@@ -69,6 +69,7 @@ pub fn build(
     let mut allocator = Allocator::reserving(written.map(|range| range.address));
     let mut services = BTreeMap::new();
     for (draft, mut report) in entries {
+        fields::check_tcp(&draft, config, &mut report);
         for host in &draft.hosts {
             let given = if draft.wants_address(host, config) {
                 allocate(&mut allocator, &draft, host, &mut report)
@@ -164,7 +165,6 @@ pub fn convert(object: &ServiceEntry, config: &MeshConfig) -> (Draft, Report) {
         // Said already; to resolve it in some other way than asked for would be a surprise.
         draft.hosts.clear();
     }
-    fields::check_tcp(&draft, config, &mut report);
     (draft, report)
 }
 

@@ -111,6 +111,7 @@ impl Default for TargetPort {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub struct Pod {
     pub labels: Labels,
     pub ips: Vec<IpAddr>,

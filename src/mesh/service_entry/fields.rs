@@ -234,8 +234,14 @@ fn inline(
     report: &mut Report,
 ) -> Option<Inline> {
     report.unsupported(path, &endpoint.unsupported);
+    let address_path = path.field("address");
+    if endpoint.address.starts_with("unix://") {
+        let consequence = "a socket of the proxy's file system is left out, use an IP address";
+        report.unsupported_field(&address_path, consequence);
+        return None;
+    }
     let address = address(&endpoint.address, way);
-    let address = address.or_report(report, &path.field("address"), "InvalidAddress")?;
+    let address = address.or_report(report, &address_path, "InvalidAddress")?;
     let ports_path = path.field("ports");
     let mut ports = BTreeMap::new();
     for (name, target) in &endpoint.ports {
@@ -248,8 +254,8 @@ fn inline(
         }
     }
     let locality = endpoint.locality.as_deref().filter(|text| !text.is_empty()).map(|text| {
-        let mut parts = text.split('/').map(Into::into);
-        let mut next = || parts.next().unwrap_or_else(|| "".into());
+        let mut places = text.split('/').map(Into::into);
+        let mut next = || places.next().unwrap_or_else(|| "".into());
         Locality { region: next(), zone: next() }
     });
     let service_account = endpoint.service_account.clone().filter(|name| !name.is_empty());
@@ -263,13 +269,6 @@ fn inline(
 }
 
 fn address(text: &str, way: Way) -> Result<String, String> {
-    if text.starts_with("unix://") {
-        return Err(
-            "sockets of the proxy's file system are not supported in this version: use an \
-                    IP address"
-                .to_owned(),
-        );
-    }
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.to_string());
     }
@@ -286,10 +285,12 @@ pub(super) fn selector(spec: &ServiceEntrySpec, way: Way, report: &mut Report) -
     let selector = spec.workload_selector.as_ref()?;
     let path = Path::SPEC.field("workloadSelector");
     report.unsupported(&path, &selector.unsupported);
+    if way != Way::Static {
+        report.unsupported_field(&path, "it has no effect without resolution STATIC, set that");
+        return None;
+    }
     let wrong = if !spec.endpoints.is_empty() {
         "has no effect beside spec.endpoints: remove one of the two"
-    } else if way != Way::Static {
-        "has no effect without resolution STATIC: set that"
     } else if selector.labels.is_empty() {
         "names no label and so selects nothing: name one"
     } else {
@@ -313,15 +314,20 @@ pub(super) fn identities(
     }
     let mut identities = BTreeSet::new();
     for (i, text) in list.iter().enumerate() {
-        let parsed = text.parse::<SpiffeId>().map_err(|_| {
-            format!("{text:?} is no identity of a mesh (spiffe://TRUST-DOMAIN/ns/NAME/sa/NAME)")
-        });
-        identities.extend(parsed.or_report(report, &path.index(i), "InvalidIdentity"));
+        if let Ok(identity) = text.parse::<SpiffeId>() {
+            identities.insert(identity);
+        } else {
+            // Other names stand in other certificates than the mesh's.
+            let consequence = "it is no identity of a mesh and has no effect, write \
+                               spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/NAME";
+            report.unsupported_field(&path.index(i), consequence);
+        }
     }
     identities
 }
 
-/// TCP says no name: only addresses tell its destinations apart.
+/// TCP says no name: only addresses tell its destinations apart. (Whether hosts are given some is for
+/// the installation to say, so this is not for admission.)
 pub(super) fn check_tcp(draft: &Draft, config: &MeshConfig, report: &mut Report) {
     let path = Path::SPEC.field("ports");
     let tcp = |port: &&Port| matches!(port.protocol, Protocol::Tcp | Protocol::ServerFirst);
