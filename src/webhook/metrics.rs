@@ -11,8 +11,14 @@ use prometheus_client::{
 use super::inject::Decision;
 
 /// Kinds that the validation webhook is registered for.
-const KINDS: [&str; 5] =
-    ["MeshInstallation", "DestinationRule", "Gateway", "PeerAuthentication", "VirtualService"];
+const KINDS: [&str; 6] = [
+    "MeshInstallation",
+    "DestinationRule",
+    "Gateway",
+    "PeerAuthentication",
+    "ServiceEntry",
+    "VirtualService",
+];
 
 /// Cheap to clone: all clones count together.
 #[derive(Clone, Debug)]

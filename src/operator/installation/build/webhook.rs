@@ -151,7 +151,7 @@ pub fn validator(
         rules: Some(rules),
         ..ValidatingWebhook::default()
     };
-    let networking = &["destinationrules", "gateways", "virtualservices"];
+    let networking = &["destinationrules", "gateways", "serviceentries", "virtualservices"];
     ValidatingWebhookConfiguration {
         metadata: ObjectMeta {
             name: Some(VALIDATOR.to_owned()),
