@@ -3,6 +3,7 @@
 
 pub mod installation;
 mod istio;
+pub mod names;
 mod unknown;
 
 use serde_json::Value;
