@@ -44,6 +44,7 @@ use crate::{
     },
     webhook::{
         certificate::keeper::Keeper,
+        events::Events,
         metrics::Metrics,
         server::{self, Webhooks},
     },
@@ -85,8 +86,15 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         &mut tasks,
     )
     .await?;
-    let routes =
-        server::router(Webhooks { installations: installations.clone(), namespaces, metrics });
+    let recorder = Recorder::new(client.clone(), Reporter::from(MANAGER));
+    let (events, posting) = Events::new(recorder.clone());
+    tasks.spawn(posting.map(Ok));
+    let routes = server::router(Webhooks {
+        installations: installations.clone(),
+        namespaces,
+        metrics,
+        events,
+    });
     let listener = TcpListener::bind(args.webhook_address)
         .await
         .with_context(|| format!("cannot listen on {} for webhooks", args.webhook_address))?;
@@ -100,7 +108,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     let (counts, fleet) = watch::channel(std::collections::BTreeMap::new());
     let context = Arc::new(Context {
         client: client.clone(),
-        recorder: Recorder::new(client.clone(), Reporter::from(MANAGER)),
+        recorder,
         platform,
         backoff: Backoff::default(),
         installations,
