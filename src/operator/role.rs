@@ -144,13 +144,8 @@ async fn first_end(
 }
 
 fn platform(args: &Args) -> Platform {
-    Platform {
-        namespace: args.namespace.clone(),
-        image_registry: args.image_registry.trim_end_matches('/').to_owned(),
-        image_tag: args.image_tag.clone(),
-        image_pull_policy: args.image_pull_policy.clone(),
-        webhook: args.webhook_url.clone().map_or(WebhookEndpoint::Service, WebhookEndpoint::Url),
-    }
+    let webhook = args.webhook_url.clone().map_or(WebhookEndpoint::Service, WebhookEndpoint::Url);
+    args.images.clone().platform(args.namespace.clone(), webhook)
 }
 
 /// What the webhooks' certificate must be for.
