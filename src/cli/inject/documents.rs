@@ -84,22 +84,25 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Document>, Broken> {
     Ok(documents)
 }
 
-/// All documents as one text. Those of different files are kept apart.
+/// All documents as one text: JSON values one after the other, or else YAML, in which JSON values are
+/// documents like others.
 pub fn write(documents: &[Document]) -> Result<String, serde_saphyr::SerializeError> {
+    let all_json = documents.iter().all(|document| document.is_json);
     let mut all = String::new();
     let mut file = None;
     for document in documents {
         let text = document.written()?;
-        let next_file = file.is_some_and(|file| file != &document.file);
-        if next_file && !all.is_empty() {
+        let is_first_of_file = file.is_some_and(|file| file != &document.file);
+        let is_json_among_yaml = document.is_json && !all_json;
+        if !all.is_empty() && (is_first_of_file || is_json_among_yaml) {
             if !all.ends_with('\n') {
                 all.push('\n');
             }
-            if !starts_document(&text) {
+            if !all_json && !starts_document(&text) {
                 all.push_str("---\n");
             }
         }
-        all.push_str(&text);
+        all.push_str(if is_json_among_yaml { text.trim_start() } else { &text });
         file = Some(&document.file);
     }
     Ok(all)
@@ -279,7 +282,11 @@ mod tests {
             write(&texts.iter().enumerate().flat_map(read).collect::<Vec<_>>()).unwrap()
         };
         assert_eq!(all(&["a: 1", "b: 2\n", "---\nc: 3\n"]), "a: 1\n---\nb: 2\n---\nc: 3\n");
-        assert_eq!(all(&["{\"a\": 1}", "{\"b\": 2}"]), "{\"a\": 1}\n---\n{\"b\": 2}");
+        assert_eq!(all(&["{\"a\": 1}", "{\"b\": 2}"]), "{\"a\": 1}\n{\"b\": 2}");
+        assert_eq!(
+            all(&["{\"a\": 1}\n{\"b\": 2}\n", "c: 3\n"]),
+            "{\"a\": 1}\n---\n{\"b\": 2}\n---\nc: 3\n"
+        );
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub enum Reason {
 }
 
 /// How to say that a pod shall stay as it is.
-const OPT_OUT: &str = "or label it meshwright.dev/inject=false, so that it asks for no proxy";
+const OPT_OUT: &str = "or label the pod meshwright.dev/inject=false, so that it asks for no proxy";
 
 impl Reason {
     /// In one word, for metrics and audit annotations.
@@ -140,7 +140,7 @@ impl Reason {
     fn obstacle(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::KubernetesNamespace => f.write_str(
-                "the namespace belongs to Kubernetes, where no pod is injected: run the application in another one",
+                "the namespace belongs to the cluster itself, where no pod is injected: run the application in another one",
             ),
             Self::OwnNamespace => f.write_str(
                 "the namespace belongs to Meshwright, where no pod is injected: run the application in another one",
@@ -164,7 +164,10 @@ impl Reason {
                 "the pod carries the proxy of {mesh}, and two would redirect the same traffic: turn the injection of {mesh} off for it, {OPT_OUT}"
             ),
             Self::AlreadyInjected(revision) => {
-                write!(f, "revision {revision} has injected it already")
+                write!(
+                    f,
+                    "revision {revision} has injected it already: it keeps that proxy until its template has none"
+                )
             }
             // The others are written above.
             _ => Ok(()),
