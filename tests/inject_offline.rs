@@ -8,7 +8,7 @@
 #[path = "inject/fixture.rs"]
 mod fixture;
 
-use std::{collections::BTreeMap, env, fs, path::Path};
+use std::{collections::BTreeMap, env, fs, path::Path, process::Command};
 
 use meshwright::{
     cli::inject::{
@@ -294,4 +294,64 @@ fn files_come_out_as_committed() {
         injected(&mut again);
         assert_eq!(documents::write(&again).unwrap(), written, "{}", folder.display());
     }
+}
+
+const INSTALLATION: &str = "apiVersion: meshwright.dev/v1alpha1\nkind: MeshInstallation\n\
+    metadata: {name: mesh}\nspec: {revision: v2, tags: [default]}\n";
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\n\
+    spec: {containers: [{name: web, image: web:1}]}\n";
+
+/// Runs `meshwright inject` over a file: whether it succeeded, standard output, standard error.
+fn run(folder: &Path, text: &str, args: &[&str]) -> (bool, String, String) {
+    fs::write(folder.join("mesh.yaml"), INSTALLATION).unwrap();
+    fs::write(folder.join("in.yaml"), text).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_meshwright"))
+        .current_dir(folder)
+        .args(["inject", "-f", "in.yaml", "--installation", "mesh.yaml"])
+        .args(args)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_verb_works_without_a_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let enabled = "--namespace-labels=meshwright.dev/injection=enabled";
+    let images = ["--image-registry=registry.test/mesh/", "--image-tag=7"];
+    let run = |text: &str, args: &[&str]| run(folder.path(), text, args);
+
+    let (done, out, _) = run(POD, &[enabled, images[0], images[1]]);
+    assert!(done && out.contains("image: registry.test/mesh/meshwright-proxy:7"), "{out}");
+    assert!(out.contains("meshwright.dev/revision: v2"), "{out}");
+
+    let (done, out, _) = run(POD, &[enabled, "--explain"]);
+    assert!(done);
+    assert_eq!(out, "Pod shop/web: injected — the namespace is labelled for injection\n");
+
+    let (done, out, warned) = run(POD, &[]);
+    assert!(done);
+    assert_eq!(out, POD, "nobody asks");
+    assert!(warned.contains("the labels of namespace shop are not known"), "{warned}");
+
+    let (done, out, _) = run(POD, &["--output=out.yaml"]);
+    assert!(done && out.is_empty());
+    assert_eq!(fs::read_to_string(folder.path().join("out.yaml")).unwrap(), POD);
+}
+
+#[test]
+fn what_is_wrong_is_named_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let enabled = "--namespace-labels=meshwright.dev/injection=enabled";
+    let fails = |text: &str, args: &[&str], wanted: &str| {
+        let (done, out, error) = run(folder.path(), text, args);
+        assert!(!done && out.is_empty(), "{out}");
+        assert!(error.contains(wanted), "{error}");
+    };
+    fails(&format!("{POD}---\na: [\n"), &[enabled], "in.yaml: document 2, line ");
+    let unreadable = POD.replace("[{name: web, image: web:1}]", "many");
+    fails(&unreadable, &[enabled], "Pod shop/web: this is not a pod that Meshwright can read");
+    fails(POD, &["--namespace-labels=on"], "a label is KEY=VALUE");
+    fails(POD, &["--image-pull-policy=Sometimes"], "Sometimes");
 }

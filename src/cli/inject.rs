@@ -103,9 +103,14 @@ pub fn inject(documents: &mut [Document], mesh: &Mesh<'_>) -> Vec<Finding> {
 /// `KIND NAMESPACE/NAME: VERDICT — REASON`, and what is odd.
 pub fn explanation(finding: &Finding) -> String {
     let Finding { workload, verdict, because, warnings } = finding;
-    let warnings: String =
-        warnings.iter().map(|warning| format!(" (warning: {warning})")).collect();
-    format!("{workload}: {} — {because}{warnings}\n", verdict.as_str())
+    let mut line = format!("{workload}: {} — {because}", verdict.as_str());
+    for warning in warnings {
+        line.push_str(" (warning: ");
+        line.push_str(warning);
+        line.push(')');
+    }
+    line.push('\n');
+    line
 }
 
 /// What the webhook would refuse is an error; what it would warn of is a warning.
@@ -137,17 +142,14 @@ async fn namespaces(
         if known.contains_key(&name) {
             continue;
         }
-        let labels = match source.namespace(&name).await? {
-            Some(labels) => labels,
-            None => {
-                if args.namespace_labels.is_empty() {
-                    printer.warn(&format!(
-                        "the labels of namespace {name} are not known: add its Namespace to the files, or say --namespace-labels meshwright.dev/injection=enabled"
-                    ));
-                }
-                args.namespace_labels.iter().cloned().collect()
-            }
-        };
+        let of_cluster = source.namespace(&name).await?;
+        if of_cluster.is_none() && args.namespace_labels.is_empty() {
+            printer.warn(&format!(
+                "the labels of namespace {name} are not known: add its Namespace to the files, or say --namespace-labels meshwright.dev/injection=enabled"
+            ));
+        }
+        let given = || args.namespace_labels.iter().cloned().collect();
+        let labels = of_cluster.unwrap_or_else(given);
         known.insert(name, labels);
     }
     Ok(known)

@@ -76,25 +76,12 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     let (tls, webhook_ca) = (keeper.tls(), keeper.trusted());
     tasks.spawn(keeper.run().map(Ok));
 
-    let installations = Arc::new(ArcSwap::default());
-    let (changed_sender, changed) = watch::channel(());
-    let namespaces = webhooks::Mirror::start(
-        client.clone(),
-        platform.clone(),
-        installations.clone(),
-        changed_sender,
-        &mut tasks,
-    )
-    .await?;
     let recorder = Recorder::new(client.clone(), Reporter::from(MANAGER));
-    let (events, posting) = Events::new(recorder.clone());
-    tasks.spawn(posting.map(Ok));
-    let routes = server::router(Webhooks {
-        installations: installations.clone(),
-        namespaces,
-        metrics,
-        events,
-    });
+    let (changed_sender, changed) = watch::channel(());
+    let webhooks =
+        webhook_state(&client, &platform, &recorder, metrics, changed_sender, &mut tasks).await?;
+    let installations = webhooks.installations.clone();
+    let routes = server::router(webhooks);
     let listener = TcpListener::bind(args.webhook_address)
         .await
         .with_context(|| format!("cannot listen on {} for webhooks", args.webhook_address))?;
@@ -130,6 +117,24 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         drop(serving.await);
     }
     outcome
+}
+
+/// What the webhooks work with, and what keeps it up to date.
+async fn webhook_state(
+    client: &Client,
+    platform: &Platform,
+    recorder: &Recorder,
+    metrics: Metrics,
+    changed: watch::Sender<()>,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Webhooks> {
+    let installations = Arc::new(ArcSwap::default());
+    let (client, platform) = (client.clone(), platform.clone());
+    let namespaces =
+        webhooks::Mirror::start(client, platform, installations.clone(), changed, tasks).await?;
+    let (events, posting) = Events::new(recorder.clone());
+    tasks.spawn(posting.map(Ok));
+    Ok(Webhooks { installations, namespaces, metrics, events })
 }
 
 /// Waits until somebody stops us, or until a task ends, which none does unless it failed.

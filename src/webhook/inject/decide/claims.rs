@@ -45,7 +45,7 @@ fn namespace_claims<'a>(labels: &'a Labels, brand: &'static Brand) -> Vec<Claim<
         "disabled" => Says::No,
         _ => Says::Unclear,
     });
-    let revision = claim(brand.revision, |value| Says::Revision(value));
+    let revision = claim(brand.revision, Says::Revision);
     let injection_first = brand.injection_wins
         || injection.as_ref().is_some_and(|injection| injection.says == Says::No);
     let ordered = if injection_first { [injection, revision] } else { [revision, injection] };

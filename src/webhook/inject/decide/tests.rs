@@ -55,7 +55,7 @@ const ON: (&str, &str) = ("meshwright.dev/injection", "enabled");
 const ENABLED: Set = &[ON];
 
 #[test]
-fn labels_of_both_brands() {
+fn labels_of_namespaces() {
     let cases: &[(Set, Set, &str)] = &[
         (&[], &[], "-NotAsked"),
         (ENABLED, &[], "NamespaceEnabled"),
@@ -89,6 +89,26 @@ fn labels_of_both_brands() {
             &[],
             "-NamespaceOptedOut",
         ),
+    ];
+    for (namespace, pod, expected) in cases {
+        let found = by_labels(namespace, pod, &config("default"));
+        assert_eq!(found, *expected, "{namespace:?} {pod:?}");
+    }
+    assert_eq!(
+        by_labels(&[("istio.io/rev", "canary")], &[], &config("canary")),
+        "NamespaceRevision"
+    );
+    let ours_only = InjectConfig { istio_labels: false, ..config("default") };
+    assert_eq!(by_labels(&[("istio-injection", "enabled")], &[], &ours_only), "-NotAsked");
+    assert_eq!(
+        by_labels(ENABLED, &[("sidecar.istio.io/inject", "false")], &ours_only),
+        "NamespaceEnabled"
+    );
+}
+
+#[test]
+fn labels_of_pods() {
+    let cases: &[(Set, Set, &str)] = &[
         // A namespace wins over its pods, but for a pod's no.
         (
             &[("meshwright.dev/injection", "disabled")],
@@ -111,22 +131,9 @@ fn labels_of_both_brands() {
         ),
     ];
     for (namespace, pod, expected) in cases {
-        assert_eq!(
-            by_labels(namespace, pod, &config("default")),
-            *expected,
-            "{namespace:?} {pod:?}"
-        );
+        let found = by_labels(namespace, pod, &config("default"));
+        assert_eq!(found, *expected, "{namespace:?} {pod:?}");
     }
-    assert_eq!(
-        by_labels(&[("istio.io/rev", "canary")], &[], &config("canary")),
-        "NamespaceRevision"
-    );
-    let ours_only = InjectConfig { istio_labels: false, ..config("default") };
-    assert_eq!(by_labels(&[("istio-injection", "enabled")], &[], &ours_only), "-NotAsked");
-    assert_eq!(
-        by_labels(ENABLED, &[("sidecar.istio.io/inject", "false")], &ours_only),
-        "NamespaceEnabled"
-    );
 }
 
 #[test]
@@ -227,7 +234,7 @@ fn selectors_match_as_in_kubernetes() {
     assert!(!matches(&both, &[("app", "web")]) && !matches(&both, &back));
 }
 
-fn of_json(metadata: Value, spec: Value) -> Pod {
+fn of_json(metadata: &Value, spec: &Value) -> Pod {
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
 }
 
@@ -235,11 +242,11 @@ fn of_json(metadata: Value, spec: Value) -> Pod {
 fn obstacles() {
     let spec = |mut spec: Value| {
         spec["containers"] = json!([{"name": "app"}]);
-        of_json(json!({}), spec)
+        of_json(&json!({}), &spec)
     };
-    let container = |container: Value| of_json(json!({}), json!({"containers": [container]}));
+    let container = |container: Value| of_json(&json!({}), &json!({"containers": [container]}));
     let annotated = |key: &str, value: &str| {
-        of_json(json!({"annotations": {key: value}}), json!({"containers": []}))
+        of_json(&json!({"annotations": {key: value}}), &json!({"containers": []}))
     };
     let affinity = |key: &str, values: &[&str]| {
         spec(json!({"affinity": {"nodeAffinity": {
@@ -249,7 +256,7 @@ fn obstacles() {
         }}}))
     };
     let tolerations = json!([{"key": "virtual-kubelet.io/provider", "operator": "Exists"}]);
-    let cases = [
+    let cases = vec![
         (spec(json!({})), "NamespaceEnabled"),
         (spec(json!({"hostNetwork": true})), "-HostNetwork"),
         (spec(json!({"os": {"name": "windows"}})), "-Windows"),
