@@ -100,8 +100,9 @@ fn known(store: &Store<DeserializeGuard<MeshInstallation>>, platform: &Platform)
     objects.sort_by_key(|i| (i.creation_timestamp().map(|time| time.0), i.name_any()));
     let mut known = Installations::default();
     for installation in &objects {
-        let revision = installation.spec.revision.clone();
-        known.inject.entry(revision).or_insert_with(|| inject_config(installation, platform));
+        let all = objects.iter().map(AsRef::as_ref);
+        let config = || inject_config(installation, all, platform);
+        known.inject.entry(installation.spec.revision.clone()).or_insert_with(config);
     }
     known.objects = objects;
     known

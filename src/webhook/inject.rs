@@ -37,6 +37,13 @@ pub struct InjectConfig {
     pub proxy: ProxySettings,
 }
 
+impl InjectConfig {
+    /// Whether this is a name of the revision.
+    pub fn answers_to(&self, revision: &str) -> bool {
+        self.revision == revision || self.tags.iter().any(|tag| tag == revision)
+    }
+}
+
 /// The namespace of a pod, as far as injection looks at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
@@ -83,8 +90,11 @@ pub struct Outcome {
 pub fn inject(pod: &Value, namespace: &Namespace, config: &InjectConfig) -> Result<Outcome, Error> {
     let typed: Pod = serde::Deserialize::deserialize(pod).map_err(Error::NotAPod)?;
     let decision = decide(&typed, namespace, config);
-    let mut outcome =
-        Outcome { decision, pod: pod.clone(), warnings: decide::warnings(&typed, config) };
+    let mut outcome = Outcome {
+        decision,
+        pod: pod.clone(),
+        warnings: decide::warnings(&typed, namespace, config),
+    };
     if matches!(outcome.decision, Decision::Inject(_)) {
         let injected = patch::injected(pod, &typed, namespace, config)?;
         outcome.pod = injected.pod;

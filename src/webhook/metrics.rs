@@ -55,10 +55,12 @@ impl Metrics {
         metrics
     }
 
-    pub(super) fn injected(&self, decision: &Decision, took: Duration) {
+    /// `decision` is none where the pod was denied.
+    pub(super) fn injected(&self, decision: Option<&Decision>, took: Duration) {
         let (verdict, reason) = match decision {
-            Decision::Inject(reason) => ("inject", reason.name()),
-            Decision::Skip(reason) => ("skip", reason.name()),
+            Some(Decision::Inject(reason)) => ("inject", reason.name()),
+            Some(Decision::Skip(reason)) => ("skip", reason.name()),
+            None => ("deny", "Invalid"),
         };
         self.injections.get_or_create(&Injection { verdict, reason }).inc();
         self.seconds.observe(took.as_secs_f64());

@@ -63,7 +63,7 @@ pub struct Case {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct About {
+struct Description {
     /// One sentence for the reader.
     about: String,
     /// Name of the namespace; `shop` if not given.
@@ -98,7 +98,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn case(folder: PathBuf) -> Case {
-    let about: About = read(&folder.join("case.yaml"));
+    let about: Description = read(&folder.join("case.yaml"));
     assert!(about.about.ends_with('.'), "{}: about is a sentence", folder.display());
     let mut namespace = namespace();
     if let Some(name) = about.namespace {
