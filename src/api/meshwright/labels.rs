@@ -8,6 +8,8 @@ pub const REVISION: &str = "meshwright.dev/revision";
 pub const INJECT: &str = "meshwright.dev/inject";
 /// Annotation of an injected pod: what was added, as JSON.
 pub const STATUS: &str = "meshwright.dev/status";
+/// Annotation of an injected pod: the flags of `meshwright redirect`, as a JSON list.
+pub const REDIRECT: &str = "meshwright.dev/redirect";
 /// On a gateway's pods: its name.
 pub const GATEWAY: &str = "meshwright.dev/gateway";
 /// On whatever the operator made: the MeshInstallation that it was made for.
