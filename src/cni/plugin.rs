@@ -14,6 +14,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::mpsc,
+    thread,
     time::Duration,
 };
 
@@ -121,7 +122,9 @@ fn ask(config: &Config, sandbox: &Sandbox) -> Result<Answer, String> {
     let question = serde_json::to_string(sandbox).map_err(|error| error.to_string())?;
     let file = socket.clone();
     // Nobody listens any more if the answer is late.
-    std::thread::spawn(move || drop(sender.send(exchange(&file, &question))));
+    let exchange = move || drop(sender.send(exchange(&file, &question)));
+    // Not `thread::spawn`, which panics where a limit forbids one more thread.
+    thread::Builder::new().spawn(exchange).map_err(|error| error.to_string())?;
     match answers.recv_timeout(limit) {
         Ok(answer) => answer.map_err(|error| format!("{}: {error}", socket.display())),
         Err(_) => Err(format!("no answer from {} within {limit:?}", socket.display())),

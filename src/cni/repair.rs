@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -39,8 +39,11 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(250);
 /// Pods at a time.
 const AT_ONCE: usize = 4;
+/// How long a pod may wait before it is deleted although its namespace is there: what the daemon before
+/// this one did shows in its status only by then.
+const DELETE_AFTER: Duration = Duration::from_secs(5);
 /// How long a namespace may be missing: the runtime may not have mounted it yet.
-const GRACE: Duration = Duration::from_secs(30);
+const MISSING_AFTER: Duration = Duration::from_secs(30);
 
 /// What to do about a waiting pod. Pure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,45 +55,43 @@ enum Step {
     GiveUp,
 }
 
-/// What is known about a waiting pod's namespace.
+/// Whether a waiting pod's namespace was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
-    /// `tried`: its redirection was tried when it started, or later.
-    Yes { tried: bool },
-    /// Since then; nothing if the pod has not come so far that it could be found.
-    No { missing: Option<Duration> },
+    No,
+    Untouched,
+    /// Redirection was tried in it.
+    Tried,
 }
 
-fn step(policy: Policy, found: Found, progress: Progress, controlled: bool) -> Step {
-    let delete = if controlled { Step::Delete } else { Step::GiveUp };
-    let waits = matches!(progress, Progress::Waiting { .. });
+fn step(policy: Policy, found: Found, pod: &PodView, waited: Duration) -> Step {
+    let held = matches!(pod.progress, Progress::Waiting { .. });
+    let delete = if pod.controlled { Step::Delete } else { Step::GiveUp };
     match (policy, found) {
         (Policy::None, _) => Step::Wait,
-        (Policy::Delete, Found::Yes { tried: false }) if waits => delete,
-        // A request about it is under way.
-        (Policy::Delete, Found::Yes { tried: false }) => Step::Wait,
+        (Policy::Delete, Found::Untouched) if held && waited >= DELETE_AFTER => delete,
+        (Policy::Delete, Found::Untouched) => Step::Wait,
         // That it was tried and failed is no reason to think that another pod would fare better.
-        (_, Found::Yes { .. }) => Step::Redirect,
-        (_, Found::No { missing: Some(missing) }) if waits && missing >= GRACE => delete,
-        (_, Found::No { .. }) => Step::Wait,
+        (_, Found::Untouched | Found::Tried) => Step::Redirect,
+        (_, Found::No) if held && waited >= MISSING_AFTER => delete,
+        (_, Found::No) => Step::Wait,
     }
 }
 
 /// Repairs pods for as long as the process lives.
 pub async fn run(redirector: Arc<Redirector>, policy: Policy) {
     let mut changes = redirector.pods.changes();
-    let mut missing: HashMap<String, Instant> = HashMap::new();
+    let mut since: HashMap<String, Instant> = HashMap::new();
     loop {
         let waiting = redirector.pods.waiting();
-        missing.retain(|uid, _| waiting.iter().any(|pod| pod.uid == *uid));
+        since.retain(|uid, _| waiting.iter().any(|pod| pod.uid == *uid));
         let passes = waiting.into_iter().map(|pod| {
-            let (redirector, since) = (redirector.clone(), missing.get(&pod.uid).copied());
-            async move { pass(&redirector, policy, &pod, since).await }
+            let waited = since.entry(pod.uid.clone()).or_insert_with(Instant::now).elapsed();
+            let redirector = redirector.clone();
+            async move { pass(&redirector, policy, &pod, waited).await }
         });
-        let passes = futures::stream::iter(passes).buffer_unordered(AT_ONCE);
-        for uid in passes.collect::<Vec<_>>().await.into_iter().flatten() {
-            missing.entry(uid).or_insert_with(Instant::now);
-        }
+        let passes: Vec<_> = passes.collect();
+        futures::stream::iter(passes).buffer_unordered(AT_ONCE).collect::<()>().await;
         redirector.ledger.retain(|path| path.exists());
         tokio::time::sleep(PAUSE).await;
         tokio::select! {
@@ -100,27 +101,23 @@ pub async fn run(redirector: Arc<Redirector>, policy: Policy) {
     }
 }
 
-/// One look at one waiting pod. Gives its uid if its namespace is missing.
-async fn pass(
-    redirector: &Redirector,
-    policy: Policy,
-    pod: &PodView,
-    missing: Option<Instant>,
-) -> Option<String> {
+/// One look at one waiting pod.
+async fn pass(redirector: &Redirector, policy: Policy, pod: &PodView, waited: Duration) {
     let arguments = match &pod.decision {
         Decision::Redirect(arguments) => arguments,
         Decision::Invalid(reason) => {
-            redirector.tell(pod, EventType::Warning, "InvalidRedirection", reason.clone()).await;
-            return None;
+            let warning = EventType::Warning;
+            return redirector.tell(pod, warning, "InvalidRedirection", reason.clone()).await;
         }
-        Decision::Leave(_) => return None,
+        Decision::Leave(_) => return,
     };
     let namespace = find(redirector, pod).await;
     let found = match &namespace {
-        Some(namespace) => Found::Yes { tried: redirector.ledger.knows(namespace) },
-        None => Found::No { missing: missing.map(|since| since.elapsed()) },
+        None => Found::No,
+        Some(namespace) if redirector.ledger.knows(namespace) => Found::Tried,
+        Some(_) => Found::Untouched,
     };
-    match (step(policy, found, pod.progress, pod.controlled), &namespace) {
+    match (step(policy, found, pod, waited), &namespace) {
         (Step::Redirect, Some(namespace)) => {
             if redirector.ledger.claim(namespace, pod.restarts()) {
                 redirect(redirector, pod, namespace, arguments).await;
@@ -130,16 +127,18 @@ async fn pass(
         (Step::GiveUp, _) => give_up(redirector, pod).await,
         (Step::Redirect | Step::Wait, _) => {}
     }
-    namespace.is_none().then(|| pod.uid.clone())
 }
 
 /// The namespace of a pod: as the plugin noted it, else the one with the pod's address.
 async fn find(redirector: &Redirector, pod: &PodView) -> Option<PathBuf> {
     let noted = redirector.notes.all().into_iter();
     let noted = noted.filter(|sandbox| sandbox.belongs_to(&pod.namespace, &pod.name, &pod.uid));
-    let mut existing = noted.filter_map(|sandbox| redirector.namespaces.named(&sandbox.netns));
-    if let Some(namespace) = existing.next() {
-        return Some(namespace);
+    let existing: Vec<PathBuf> =
+        noted.filter_map(|sandbox| redirector.namespaces.named(&sandbox.netns)).collect();
+    // A sandbox that was made anew is the one in which nothing was tried yet.
+    let untouched = existing.iter().find(|namespace| !redirector.ledger.knows(namespace));
+    if let Some(namespace) = untouched.or(existing.first()) {
+        return Some(namespace.clone());
     }
     // Before its containers start, the plugin may still be about to ask.
     if pod.progress == Progress::Starting || pod.addresses.is_empty() {
@@ -148,12 +147,7 @@ async fn find(redirector: &Redirector, pod: &PodView) -> Option<PathBuf> {
     redirector.namespaces.with_address(&pod.addresses).await
 }
 
-async fn redirect(
-    redirector: &Redirector,
-    pod: &PodView,
-    namespace: &std::path::Path,
-    arguments: &[String],
-) {
+async fn redirect(redirector: &Redirector, pod: &PodView, namespace: &Path, arguments: &[String]) {
     let done = redirector.redirect(namespace, arguments, pod.restarts(), "repair").await;
     let PodView { namespace, name, .. } = pod;
     match done {
@@ -197,41 +191,62 @@ async fn give_up(redirector: &Redirector, pod: &PodView) {
 mod tests {
     use super::*;
 
-    const HELD: Progress = Progress::Waiting { restarts: 0 };
-    const NEW: Found = Found::Yes { tried: false };
-    const TRIED: Found = Found::Yes { tried: true };
-    const GONE: Found = Found::No { missing: Some(GRACE) };
-    const UNSEEN: Found = Found::No { missing: None };
+    const SOON: Duration = Duration::from_secs(1);
+    const LATE: Duration = Duration::from_mins(1);
+
+    fn pod(progress: Progress, controlled: bool) -> PodView {
+        PodView {
+            namespace: "shop".to_owned(),
+            name: "cart-0".to_owned(),
+            uid: "u1".to_owned(),
+            addresses: Vec::new(),
+            decision: Decision::Redirect(Vec::new()),
+            progress,
+            controlled,
+            ending: false,
+        }
+    }
+
+    fn held() -> PodView {
+        pod(Progress::Waiting { restarts: 0 }, true)
+    }
 
     #[test]
-    fn a_held_pod_is_redirected_where_it_is() {
-        assert_eq!(step(Policy::Program, NEW, HELD, true), Step::Redirect);
-        assert_eq!(step(Policy::Program, NEW, Progress::Starting, true), Step::Redirect);
-        assert_eq!(step(Policy::Program, TRIED, HELD, false), Step::Redirect);
+    fn a_pod_is_redirected_where_it_is() {
+        for pod in [held(), pod(Progress::Starting, false)] {
+            for found in [Found::Untouched, Found::Tried] {
+                assert_eq!(step(Policy::Program, found, &pod, SOON), Step::Redirect);
+            }
+        }
     }
 
     #[test]
     fn a_pod_without_a_namespace_is_made_anew_after_a_while() {
-        let soon = Found::No { missing: Some(GRACE / 2) };
-        assert_eq!(step(Policy::Program, UNSEEN, HELD, true), Step::Wait);
-        assert_eq!(step(Policy::Program, soon, HELD, true), Step::Wait);
-        assert_eq!(step(Policy::Program, GONE, HELD, true), Step::Delete);
-        assert_eq!(step(Policy::Program, GONE, HELD, false), Step::GiveUp);
-        assert_eq!(step(Policy::Program, GONE, Progress::Starting, true), Step::Wait);
+        let (starting, bare) =
+            (pod(Progress::Starting, true), pod(Progress::Waiting { restarts: 1 }, false));
+        for policy in [Policy::Program, Policy::Delete] {
+            assert_eq!(step(policy, Found::No, &held(), SOON), Step::Wait);
+            assert_eq!(step(policy, Found::No, &held(), LATE), Step::Delete);
+            assert_eq!(step(policy, Found::No, &bare, LATE), Step::GiveUp);
+            assert_eq!(step(policy, Found::No, &starting, LATE), Step::Wait);
+        }
     }
 
     #[test]
-    fn deleting_spares_pods_whose_redirection_was_tried() {
-        assert_eq!(step(Policy::Delete, NEW, HELD, true), Step::Delete);
-        assert_eq!(step(Policy::Delete, NEW, HELD, false), Step::GiveUp);
-        assert_eq!(step(Policy::Delete, NEW, Progress::Starting, true), Step::Wait);
-        assert_eq!(step(Policy::Delete, TRIED, HELD, true), Step::Redirect);
+    fn deleting_spares_pods_whose_redirection_was_tried_or_is_about_to_be() {
+        let starting = pod(Progress::Starting, true);
+        let bare = pod(Progress::Waiting { restarts: 0 }, false);
+        assert_eq!(step(Policy::Delete, Found::Untouched, &held(), LATE), Step::Delete);
+        assert_eq!(step(Policy::Delete, Found::Untouched, &bare, LATE), Step::GiveUp);
+        assert_eq!(step(Policy::Delete, Found::Untouched, &held(), SOON), Step::Wait);
+        assert_eq!(step(Policy::Delete, Found::Untouched, &starting, LATE), Step::Wait);
+        assert_eq!(step(Policy::Delete, Found::Tried, &held(), LATE), Step::Redirect);
     }
 
     #[test]
     fn no_repair_is_none() {
-        for found in [NEW, TRIED, GONE, UNSEEN] {
-            assert_eq!(step(Policy::None, found, HELD, true), Step::Wait);
+        for found in [Found::No, Found::Untouched, Found::Tried] {
+            assert_eq!(step(Policy::None, found, &held(), LATE), Step::Wait);
         }
     }
 }
