@@ -10,7 +10,7 @@
 //! pods, and no meshed pod runs outside the mesh.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -83,9 +83,9 @@ pub struct Args {
     /// Remove the taint meshwright.dev/cni-not-ready from the node when ready
     #[arg(long)]
     node_taint: bool,
-    /// Address for health checks and metrics
-    #[arg(long, default_value = "[::]:15023")]
-    admin_address: SocketAddr,
+    /// Port for health checks and metrics
+    #[arg(long, default_value_t = 15023)]
+    admin_port: u16,
     /// Kubeconfig to use instead of the pod's own account
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
@@ -117,15 +117,15 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let listener = listen(&args.run_dir)?;
 
     let mut tasks = JoinSet::new();
-    let (installed, is_installed) = watch::channel(false);
+    let (in_place, is_in_place) = watch::channel(false);
     let (ready, readiness) = watch::channel(false);
     let listed = pods.changes();
-    tasks.spawn(admin(args.admin_address, registry, readiness));
+    tasks.spawn(admin(args.admin_port, registry, readiness));
     tasks.spawn(server::serve(listener, redirector.clone()));
     tasks.spawn(pods.follow(args.node.clone()));
     tasks.spawn(repair::run(redirector.clone(), args.repair));
-    tasks.spawn(keep_installed(installer.clone(), installed));
-    tasks.spawn(follow_readiness(is_installed, listed, ready.clone()));
+    tasks.spawn(keep_installed(installer.clone(), in_place));
+    tasks.spawn(follow_readiness(is_in_place, listed, ready.clone()));
     if args.node_taint {
         tasks.spawn(untaint(client.clone(), args.node.clone(), ready.subscribe()));
     }
@@ -153,15 +153,18 @@ fn listen(run_dir: &Path) -> anyhow::Result<tokio::net::UnixListener> {
     server::listen(&socket).with_context(|| format!("cannot listen on {}", socket.display()))
 }
 
-async fn admin(address: SocketAddr, registry: Registry, readiness: watch::Receiver<bool>) {
-    if let Err(error) = admin::serve(address, Arc::new(registry), readiness).await {
+async fn admin(port: u16, registry: Registry, readiness: watch::Receiver<bool>) {
+    // Of both families, unless the node has only the old one.
+    let v6 = std::fs::exists("/proc/net/if_inet6").unwrap_or_default();
+    let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    if let Err(error) = admin::serve((any, port).into(), Arc::new(registry), readiness).await {
         tracing::error!("{error:#}");
     }
 }
 
 /// Looks at the node again and again: the network may be installed later, and its owner may write its
 /// configuration anew.
-async fn keep_installed(installer: Installer, installed: watch::Sender<bool>) {
+async fn keep_installed(installer: Installer, in_place: watch::Sender<bool>) {
     let mut last = None;
     loop {
         let look = installer.ensure();
@@ -177,7 +180,7 @@ async fn keep_installed(installer: Installer, installed: watch::Sender<bool>) {
         if let Some(reason) = now.as_ref().filter(|_| now != last) {
             tracing::warn!(reason, "the plugin is not in the network configuration");
         }
-        installed.send_replace(now.is_none());
+        in_place.send_replace(now.is_none());
         last = now;
         tokio::time::sleep(LOOK).await;
     }
@@ -185,17 +188,17 @@ async fn keep_installed(installer: Installer, installed: watch::Sender<bool>) {
 
 /// Ready is who is installed and knows the node's pods.
 async fn follow_readiness(
-    mut installed: watch::Receiver<bool>,
+    mut in_place: watch::Receiver<bool>,
     mut listed: watch::Receiver<bool>,
     ready: watch::Sender<bool>,
 ) {
     loop {
-        let now = *installed.borrow_and_update() && *listed.borrow_and_update();
+        let now = *in_place.borrow_and_update() && *listed.borrow_and_update();
         if ready.send_replace(now) != now {
             tracing::info!(ready = now, "readiness changed");
         }
         tokio::select! {
-            changed = installed.changed() => if changed.is_err() { return },
+            changed = in_place.changed() => if changed.is_err() { return },
             changed = listed.changed() => if changed.is_err() { return },
         }
     }

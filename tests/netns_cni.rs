@@ -24,7 +24,7 @@ fn a_pod_is_redirected_before_its_containers_start() {
     assert_eq!(list["plugins"][1]["type"], "meshwright-cni");
 
     let pod = Pod::new();
-    node.api.put(pod.meshed());
+    node.api.put(&pod.meshed());
     assert_eq!(pod.connect(), "nobody");
     assert_eq!(node.add(&pod), "");
     assert_eq!(pod.connect(), "proxy");
@@ -41,13 +41,13 @@ fn other_pods_are_left_alone() {
     let [plain, host, own, unknown] = [Pod::new(), Pod::new(), Pod::new(), Pod::new()];
     let mut object = plain.meshed();
     object["metadata"]["annotations"] = json!({});
-    node.api.put(object);
+    node.api.put(&object);
     let mut object = host.meshed();
     object["spec"]["hostNetwork"] = json!(true);
-    node.api.put(object);
+    node.api.put(&object);
     let mut object = own.meshed();
     object["spec"]["initContainers"][0]["args"] = json!(["redirect"]);
-    node.api.put(object);
+    node.api.put(&object);
     for pod in [plain, host, own, unknown] {
         assert_eq!(node.add(&pod), "");
         assert_eq!(pod.connect(), "nobody");
@@ -62,7 +62,7 @@ fn pods_start_without_the_daemon_and_are_redirected_when_it_is_back() {
     let [meshed, plain] = [Pod::new(), Pod::new()];
     assert!(node.add(&meshed).contains("not redirected yet"));
     assert!(node.add(&plain).contains("not redirected yet"));
-    node.api.put(meshed.meshed());
+    node.api.put(&meshed.meshed());
     assert_eq!(meshed.connect(), "nobody");
     node.start_daemon(&[]);
     until("the pod is redirected", || meshed.connect() == "proxy");
@@ -77,7 +77,7 @@ fn a_daemon_that_hangs_does_not_hold_up_the_node() {
     let pod = Pod::new();
     node.signal_daemon("-STOP");
     assert!(node.add(&pod).contains("no answer from"));
-    node.api.put(pod.meshed());
+    node.api.put(&pod.meshed());
     node.signal_daemon("-CONT");
     until("the pod is redirected", || pod.connect() == "proxy");
 }
@@ -86,7 +86,7 @@ fn a_daemon_that_hangs_does_not_hold_up_the_node() {
 fn a_pod_from_before_the_plugin_is_found_by_its_address() {
     let mut node = Node::new();
     let pod = Pod::new();
-    node.api.put(pod.meshed());
+    node.api.put(&pod.meshed());
     node.start_daemon(&[]);
     until("the pod is redirected", || pod.connect() == "proxy");
     assert!(!node.path("run/sandboxes").exists(), "the plugin was never called");
@@ -96,7 +96,7 @@ fn a_pod_from_before_the_plugin_is_found_by_its_address() {
 fn a_pod_from_before_the_plugin_is_made_anew_where_that_is_wanted() {
     let mut node = Node::new();
     let pod = Pod::new();
-    node.api.put(pod.meshed());
+    node.api.put(&pod.meshed());
     node.start_daemon(&["--repair=delete"]);
     let wanted = format!("DELETE /api/v1/namespaces/shop/pods/{}", pod.name);
     until("the pod is deleted", || {
@@ -117,7 +117,7 @@ fn an_annotation_that_makes_no_sense_is_said_and_harms_nobody() {
     let mut object = pod.meshed();
     object["metadata"]["annotations"]["meshwright.dev/redirect"] =
         json!(r#"["--inbound-ports=x"]"#);
-    node.api.put(object);
+    node.api.put(&object);
     let complaint = node.add(&pod);
     assert!(complaint.contains("--inbound-ports"), "{complaint}");
     until("an event says so", || node.api.events().contains(&"NotRedirected".to_owned()));

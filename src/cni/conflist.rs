@@ -45,13 +45,13 @@ pub fn list(text: &str, form: Form) -> Result<Value, Unsuitable> {
         serde_json::from_str(text).map_err(|error| Unsuitable::NoJson(error.to_string()))?;
     match form {
         Form::List => Ok(value),
-        Form::Single if value.get("type").is_some_and(Value::is_string) => Ok(as_list(value)),
+        Form::Single if value.get("type").is_some_and(Value::is_string) => Ok(as_list(&value)),
         Form::Single => Err(Unsuitable::NoPlugins),
     }
 }
 
 /// As runtimes read a single plugin: the list has its name and version.
-fn as_list(single: Value) -> Value {
+fn as_list(single: &Value) -> Value {
     let mut list = Map::new();
     for field in ["cniVersion", "name"] {
         if let Some(value) = single.get(field) {

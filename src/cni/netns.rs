@@ -113,7 +113,7 @@ mod tests {
                                           {"family":"inet6","local":"fd00::5","prefixlen":128}]},{}]"#;
         let want: [IpAddr; 2] = ["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
         assert_eq!(addresses_of(json), want);
-        assert_eq!(addresses_of(""), [IpAddr::from([0; 4]); 0]);
+        assert!(addresses_of("").is_empty());
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::sandbox::{Answer, Notes, SOCKET, Sandbox};
 
 mod protocol;
 
-pub use protocol::{Command, Failure, code, parse};
+pub use protocol::{Command, parse};
 
 /// Versions of the protocol whose results can be handed on.
 pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -59,27 +59,27 @@ pub fn run(
     stdin: &str,
     complain: impl Fn(&dyn Display),
 ) -> Reply {
-    let done = parse(variable, stdin).and_then(|command| execute(command, complain));
-    match done {
-        Ok(stdout) => Reply { stdout, success: true },
+    match parse(variable, stdin) {
+        Ok(command) => Reply { stdout: execute(command, complain), success: true },
         Err(failure) => Reply { stdout: failure.json(stdin).to_string(), success: false },
     }
 }
 
-fn execute(command: Command, complain: impl Fn(&dyn Display)) -> Result<String, Failure> {
+/// Nothing that fails here is a reason to fail the runtime's command.
+fn execute(command: Command, complain: impl Fn(&dyn Display)) -> String {
     match command {
         Command::Add { config, sandbox, result } => {
             if let Some(sandbox) = sandbox {
                 add(&config, &sandbox, complain);
             }
-            Ok(result.to_string())
+            result.to_string()
         }
         Command::Delete { config, container_id, interface } => {
             let removed = config.map(|c| Notes::of(&c.run_dir).remove(&container_id, &interface));
             if let Some(Err(error)) = removed {
                 complain(&format_args!("cannot forget the sandbox {container_id}: {error}"));
             }
-            Ok(String::new())
+            String::new()
         }
         Command::Collect { config, valid } => {
             let is_valid = |sandbox: &Sandbox| {
@@ -90,11 +90,11 @@ fn execute(command: Command, complain: impl Fn(&dyn Display)) -> Result<String, 
             if let Err(error) = Notes::of(&config.run_dir).retain(is_valid) {
                 complain(&format_args!("cannot forget sandboxes that are gone: {error}"));
             }
-            Ok(String::new())
+            String::new()
         }
-        Command::Nothing => Ok(String::new()),
+        Command::Nothing => String::new(),
         Command::Version { asked } => {
-            Ok(json!({"cniVersion": asked, "supportedVersions": VERSIONS}).to_string())
+            json!({"cniVersion": asked, "supportedVersions": VERSIONS}).to_string()
         }
     }
 }
@@ -137,16 +137,6 @@ fn exchange(socket: &Path, question: &str) -> std::io::Result<Answer> {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     Ok(serde_json::from_str(&line)?)
-}
-
-/// What the runtime hands to the plugin on standard input.
-#[cfg(test)]
-fn network_config(run_dir: &Path) -> serde_json::Value {
-    json!({
-        "cniVersion": "1.0.0", "name": "pods", "type": super::conflist::PLUGIN,
-        "runDir": run_dir, "timeoutMillis": 200,
-        "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.5/24"}]},
-    })
 }
 
 #[cfg(test)]

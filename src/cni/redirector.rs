@@ -77,7 +77,7 @@ impl Redirector {
 
     /// Answers the plugin about a sandbox that has just got its network.
     pub async fn answer(&self, sandbox: &Sandbox) -> Answer {
-        let answer = self.redirect_new(sandbox).await.unwrap_or_else(|error| Answer::Failed(error));
+        let answer = self.redirect_new(sandbox).await.unwrap_or_else(Answer::Failed);
         let Sandbox { namespace, pod, .. } = sandbox;
         match &answer {
             Answer::Redirected => tracing::info!(namespace, pod, "redirected"),

@@ -68,9 +68,8 @@ fn step(policy: Policy, found: Found, pod: &PodView, waited: Duration) -> Step {
     let held = matches!(pod.progress, Progress::Waiting { .. });
     let delete = if pod.controlled { Step::Delete } else { Step::GiveUp };
     match (policy, found) {
-        (Policy::None, _) => Step::Wait,
         (Policy::Delete, Found::Untouched) if held && waited >= DELETE_AFTER => delete,
-        (Policy::Delete, Found::Untouched) => Step::Wait,
+        (Policy::None, _) | (Policy::Delete, Found::Untouched) => Step::Wait,
         // That it was tried and failed is no reason to think that another pod would fare better.
         (_, Found::Untouched | Found::Tried) => Step::Redirect,
         (_, Found::No) if held && waited >= MISSING_AFTER => delete,
@@ -92,7 +91,7 @@ pub async fn run(redirector: Arc<Redirector>, policy: Policy) {
         });
         let passes: Vec<_> = passes.collect();
         futures::stream::iter(passes).buffer_unordered(AT_ONCE).collect::<()>().await;
-        redirector.ledger.retain(|path| path.exists());
+        redirector.ledger.retain(Path::exists);
         tokio::time::sleep(PAUSE).await;
         tokio::select! {
             _ = changes.changed() => {}
@@ -137,7 +136,7 @@ async fn find(redirector: &Redirector, pod: &PodView) -> Option<PathBuf> {
         noted.filter_map(|sandbox| redirector.namespaces.named(&sandbox.netns)).collect();
     // A sandbox that was made anew is the one in which nothing was tried yet.
     let untouched = existing.iter().find(|namespace| !redirector.ledger.knows(namespace));
-    if let Some(namespace) = untouched.or(existing.first()) {
+    if let Some(namespace) = untouched.or_else(|| existing.first()) {
         return Some(namespace.clone());
     }
     // Before its containers start, the plugin may still be about to ask.

@@ -55,7 +55,7 @@ impl ApiServer {
     }
 
     /// Stores a pod, and tells whoever watches.
-    pub fn put(&self, pod: Value) {
+    pub fn put(&self, pod: &Value) {
         let mut contents = self.contents();
         let uid = &pod["metadata"]["uid"];
         let known = contents.pods.iter().any(|old| old["metadata"]["uid"] == *uid);

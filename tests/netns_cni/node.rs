@@ -51,8 +51,11 @@ impl Node {
         self.root.path().join(name)
     }
 
+    /// With the capabilities that the chart gives it, and no other.
     pub fn start_daemon(&mut self, flags: &[&str]) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_meshwright-cni-daemon"));
+        let mut command = Command::new("setpriv");
+        command.arg("--bounding-set=-all,+sys_admin,+net_admin,+net_raw");
+        command.arg(env!("CARGO_BIN_EXE_meshwright-cni-daemon"));
         for (flag, value) in [
             ("--node", PathBuf::from("node1")),
             ("--namespace", PathBuf::from("meshwright-system")),
@@ -66,7 +69,7 @@ impl Node {
         ] {
             command.arg(flag).arg(value);
         }
-        command.args(["--admin-address", &format!("127.0.0.1:{}", self.admin_port)]).args(flags);
+        command.args(["--admin-port", &self.admin_port.to_string()]).args(flags);
         self.daemon = Some(command.spawn().unwrap());
         until("the daemon is ready", || self.is_ready());
     }

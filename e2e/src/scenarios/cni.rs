@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    client::Client,
+    client::{Client, Outcome},
     manifest::{self, Port, Workload},
     testbed::{self, SYSTEM, items},
 };
@@ -125,7 +125,7 @@ fn call(cluster: &Cluster, client: &str) -> Result<()> {
     let name = format!("deploy/{client}");
     let url = format!("http://server.{NAMESPACE}/");
     let answer =
-        Client::pod(cluster, NAMESPACE, &name).until("an answer", &url, &[], |o| o.ok())?;
+        Client::pod(cluster, NAMESPACE, &name).until("an answer", &url, &[], Outcome::ok)?;
     let caller = format!("/ns/{NAMESPACE}/sa/{client}");
     let certificate = answer.caller_certificate().unwrap_or_default();
     ensure!(certificate.contains(&caller), "the caller was not {caller} but `{certificate}`");

@@ -6,7 +6,16 @@ use serde_json::Value;
 
 use super::*;
 
-/// Variables of an ADD for a pod.
+/// What the runtime hands to the plugin on standard input.
+fn network_config(run_dir: &Path) -> Value {
+    json!({
+        "cniVersion": "1.0.0", "name": "pods", "type": "meshwright-cni",
+        "runDir": run_dir, "timeoutMillis": 200,
+        "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.5/24"}]},
+    })
+}
+
+/// Variables of a command for a pod.
 fn variables(command: &str) -> BTreeMap<&'static str, String> {
     let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart-0;K8S_POD_UID=u1";
     [

@@ -1,12 +1,18 @@
 //! The CNI plugin, which the daemon copies to the node and the container runtime runs there for every
 //! pod. It must not need anything of the node: built with `-C target-feature=+crt-static`.
+//!
+//! The two modules are compiled in, not linked from the library, of which too much would come along:
+//! exception tables by the megabyte, and what the TLS library does before `main`.
+
+#![cfg_attr(not(test), expect(dead_code, reason = "the daemon's side of what the two share"))]
 
 use std::{
     io::{Read, Write},
     process::ExitCode,
 };
 
-use meshwright::cni::plugin;
+mod plugin;
+mod sandbox;
 
 fn main() -> ExitCode {
     let mut stdin = String::new();
