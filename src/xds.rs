@@ -1,5 +1,6 @@
 //! The xDS server: resources, subscriptions, the session (no I/O) and the service around it.
 
+pub mod names;
 pub mod resource;
 
 pub mod server;

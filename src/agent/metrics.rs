@@ -7,7 +7,10 @@ use std::{
     fmt::Write,
     hash::{BuildHasher, RandomState},
     net::{IpAddr, SocketAddr},
-    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::agent::{
     admin::Admin,
+    dns,
     fetch::{self, Error, connect_app},
     settings::AppMetrics,
 };
@@ -40,6 +44,7 @@ pub struct Figures {
     failures: AtomicU64,
     /// Seconds since 1970.
     expiry: AtomicI64,
+    pub dns: Arc<dns::Figures>,
 }
 
 impl Figures {
@@ -71,6 +76,10 @@ impl Figures {
             let name = format!("meshwright_agent_{name}");
             // Writing to a String cannot fail.
             let _ = write!(text, "# TYPE {name} {kind}\n{name} {value}\n");
+        }
+        for (name, value) in self.dns.values() {
+            let name = format!("meshwright_agent_{name}");
+            let _ = write!(text, "# TYPE {name} counter\n{name} {value}\n");
         }
         text
     }

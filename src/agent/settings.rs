@@ -10,6 +10,8 @@ use crate::{agent::probe::Probe, identity::SpiffeId};
 pub mod ports {
     /// Envoy's administration, on loopback.
     pub const ADMIN: u16 = 15000;
+    /// The agent's DNS, on loopback: redirection sends the pod's questions there.
+    pub const DNS: u16 = 15053;
     /// The agent: merged metrics, probes, drain.
     pub const AGENT: u16 = 15020;
     /// Readiness alone.
@@ -114,6 +116,10 @@ pub struct Settings {
     /// The application's probes, by the path under which the kubelet asks for them.
     pub app_probes: BTreeMap<String, Probe>,
     pub app_metrics: Option<AppMetrics>,
+    /// Whether the pod's DNS questions come to the agent.
+    pub dns_capture: bool,
+    /// Whether the agent ends when the pod's applications have finished.
+    pub watch_completion: bool,
     /// For how long certificates are asked for.
     pub certificate_ttl: Duration,
     /// The Envoy binary.
@@ -158,6 +164,8 @@ impl Settings {
             drain: env.seconds("MESHWRIGHT_DRAIN_SECONDS", 5)?,
             app_probes: env.json("MESHWRIGHT_APP_PROBES")?.unwrap_or_default(),
             app_metrics: env.json("MESHWRIGHT_APP_METRICS")?,
+            dns_capture: env.or("MESHWRIGHT_DNS_CAPTURE", false)?,
+            watch_completion: env.or("MESHWRIGHT_WATCH_COMPLETION", false)?,
             certificate_ttl: env.seconds("MESHWRIGHT_CERTIFICATE_SECONDS", 24 * 3600)?,
             envoy: env.text("MESHWRIGHT_ENVOY", "/usr/local/bin/envoy").into(),
             run_dir: env.text("MESHWRIGHT_RUN_DIR", "/var/run/meshwright").into(),
@@ -172,6 +180,11 @@ impl Settings {
 
     pub fn bootstrap_file(&self) -> PathBuf {
         self.run_dir.join("envoy.json")
+    }
+
+    /// The hosts of the mesh, for the time between a restart and the control plane's word.
+    pub fn hosts_file(&self) -> PathBuf {
+        self.run_dir.join("hosts")
     }
 
     pub fn token_file(&self) -> PathBuf {
@@ -274,6 +287,7 @@ pub(super) mod tests {
             ("MESHWRIGHT_DISCOVERY_ADDRESS", "host:x", "it must be HOST:PORT"),
             ("MESHWRIGHT_LABELS", "{", "MESHWRIGHT_LABELS is \"{\""),
             ("MESHWRIGHT_CONCURRENCY", "-1", "MESHWRIGHT_CONCURRENCY is \"-1\""),
+            ("MESHWRIGHT_DNS_CAPTURE", "on", "MESHWRIGHT_DNS_CAPTURE is \"on\""),
             ("MESHWRIGHT_APP_METRICS", "{\"port\":99999}", "MESHWRIGHT_APP_METRICS"),
         ];
         for (name, value, want) in cases {
