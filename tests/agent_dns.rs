@@ -127,7 +127,9 @@ async fn a_host_is_answered_over_everything_without_upstream() {
         let tcp = over_tcp(*to, std::slice::from_ref(&asked)).await.remove(0);
         for reply in [udp, tcp] {
             assert_eq!(addresses(&reply), ["10.96.0.1"], "{to}");
-            assert!(reply.authoritative && reply.queries[0].name().eq_case(asked.queries[0].name()));
+            assert!(
+                reply.authoritative && reply.queries[0].name().eq_case(asked.queries[0].name())
+            );
             assert_eq!(reply.answers[0].ttl, 30);
         }
     }
@@ -158,7 +160,8 @@ async fn the_rest_is_forwarded_once() {
 async fn a_question_on_its_way_is_not_asked_again() {
     let upstream = Upstream::start().await;
     let running = start(&["127.0.0.1"], upstream.port).await;
-    let replies = futures::future::join_all((0..50).map(|_| running.ask("slow.example.org."))).await;
+    let replies =
+        futures::future::join_all((0..50).map(|_| running.ask("slow.example.org."))).await;
     assert!(replies.iter().all(|reply| addresses(reply) == ["192.0.2.1"]));
     assert_eq!(upstream.asked(), 1);
 }
@@ -170,8 +173,7 @@ async fn a_long_answer_comes_over_tcp() {
     let udp = running.ask("big.example.org.").await;
     assert!(udp.truncation, "as much as fits, and a sign that there is more");
     assert!(udp.answers.len() > 20, "{}", udp.answers.len());
-    let asked =
-        ["big.example.org.", "www.example.org."].map(|name| question(name, RecordType::A));
+    let asked = ["big.example.org.", "www.example.org."].map(|name| question(name, RecordType::A));
     let tcp = over_tcp(running.addresses[0], &asked).await;
     assert_eq!(tcp.iter().map(|reply| reply.answers.len()).collect::<Vec<_>>(), [100, 1]);
     assert_eq!(upstream.asked(), 3, "over UDP and TCP, and the other name");
@@ -217,7 +219,9 @@ async fn an_alias_of_an_outside_name_comes_with_its_addresses() {
     for _ in 0..2 {
         let reply = running.ask("db.shop.svc.cluster.local.").await;
         assert_eq!(reply.answers.len(), 2, "{reply:?}");
-        assert!(matches!(&reply.answers[0].data, RData::CNAME(to) if to.0.to_ascii() == "db.example.org."));
+        assert!(
+            matches!(&reply.answers[0].data, RData::CNAME(to) if to.0.to_ascii() == "db.example.org.")
+        );
         assert_eq!(addresses(&reply), ["192.0.2.1"]);
     }
     assert_eq!(upstream.asked(), 1);

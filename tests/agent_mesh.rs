@@ -113,7 +113,11 @@ async fn learns_hosts_as_they_come_and_go() {
 
     world.put(HOST_TYPE_URL, CART, &host(2));
     agent.knows(|table| table.exact(CART).unwrap().addresses[0].to_string() == "10.96.0.2").await;
-    world.put(HOST_TYPE_URL, "broken.example.com", &Host { addresses: vec![vec![1]], ..Host::default() });
+    world.put(
+        HOST_TYPE_URL,
+        "broken.example.com",
+        &Host { addresses: vec![vec![1]], ..Host::default() },
+    );
     let refused = || {
         let heard = world.heard.lock().unwrap();
         heard.iter().any(|heard| {

@@ -102,7 +102,7 @@ pub async fn start(authority: &Authority, world: World, port: u16) -> Server {
 
 impl Server {
     pub async fn stop(self) {
-        drop(self.stop.send(()));
+        self.stop.send(()).unwrap();
         self.task.await.unwrap();
     }
 }
@@ -133,7 +133,8 @@ impl AggregatedDiscoveryService for Ads {
         let peer = request.extensions().get::<PeerCertificates>().cloned();
         let leaf = peer.and_then(|peer| peer.0.first().cloned());
         let leaf = leaf.ok_or_else(|| Status::unauthenticated("no certificate"))?;
-        let identity = Certificate::from_der(&leaf, "peer").unwrap().identity().unwrap().to_string();
+        let identity =
+            Certificate::from_der(&leaf, "peer").unwrap().identity().unwrap().to_string();
         let (sender, receiver) = mpsc::channel(8);
         let (world, mut gone) = (self.world.clone(), self.gone.subscribe());
         let requests = request.into_inner();

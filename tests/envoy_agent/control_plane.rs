@@ -316,10 +316,14 @@ fn response(type_url: &str) -> DeltaDiscoveryResponse {
             ..Resource::default()
         });
     }
-    let cart = Host { addresses: vec![vec![10, 96, 0, 1]], ..Host::default() };
+    let host = Host { addresses: vec![vec![10, 96, 0, 1]], ..Host::default() };
     let job = Pod { applications_finished: true };
     match type_url {
-        HOST_TYPE_URL => resources.push(own("cart.shop.svc.cluster.local", cart.encode_to_vec())),
+        // A great mesh.
+        HOST_TYPE_URL => resources
+            .extend((0..1000).map(|n| {
+                own(&format!("service-{n}.shop.svc.cluster.local"), host.encode_to_vec())
+            })),
         POD_TYPE_URL => resources.push(own("shop/job-1", job.encode_to_vec())),
         _ => {}
     }

@@ -122,6 +122,8 @@ fn room_is_made_from_what_ends_first() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
     #[test]
     fn it_never_takes_more_than_it_may(
         puts in proptest::collection::vec((0..600_usize, 0..400_usize, 1..100_u32), 1..700),

@@ -119,7 +119,8 @@ fn what_is_no_question_is_ignored_or_refused() {
     update.metadata.op_code = OpCode::Notify;
     assert_eq!(refused(&update).response_code, ResponseCode::NotImp);
     let future = with_edns(question("a.b.", RecordType::A), 1232, 1);
-    assert_eq!(refused(&future).response_code, ResponseCode::BADVERS);
+    // The number has two names, and hickory reads the other one.
+    assert_eq!(u16::from(refused(&future).response_code), u16::from(ResponseCode::BADVERS));
 }
 
 #[test]
@@ -169,7 +170,7 @@ fn upstreams_edns_stays_behind_and_its_records_pass_untouched() {
 }
 
 fn host() -> impl Strategy<Value = String> {
-    "([a-zA-Z0-9_-]{1,12}\\.){1,5}"
+    "([a-zA-Z0-9_][a-zA-Z0-9_-]{0,12}\\.){1,5}"
 }
 
 proptest! {
@@ -202,7 +203,10 @@ proptest! {
             reply.map_ttl(|ttl| ttl / 2);
             prop_assert!(Message::read(&reply.fit(&request, 512)).is_some());
         }
-        bytes[2 % bytes.len()] = 0;
+        // As a question, not a response.
+        if let Some(flags) = bytes.get_mut(2) {
+            *flags = 0;
+        }
         drop(receive(&bytes));
     }
 
