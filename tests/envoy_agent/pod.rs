@@ -218,5 +218,5 @@ pub async fn resolve(server: &str, name: &str) -> String {
     let mut buffer = [0; 512];
     let length = socket.recv(&mut buffer).await.unwrap();
     let reply = Message::from_vec(&buffer[..length]).unwrap();
-    reply.answers.iter().map(|record| format!("{} ", record.data)).collect()
+    reply.answers.iter().map(|record| record.data.to_string()).collect::<Vec<_>>().join(" ")
 }

@@ -22,7 +22,7 @@ const LARGEST: usize = 8 * 1024;
 const LONGEST: u32 = 3600;
 const LONGEST_ABSENCE: u32 = 300;
 /// How long after its time an answer may be given while upstream is away (RFC 8767).
-const STALE: Duration = Duration::from_secs(3600);
+const STALE: Duration = Duration::from_hours(1);
 /// After a failure, how long upstream is not asked again for an answer that is there.
 const RECHECK: Duration = Duration::from_secs(5);
 

@@ -29,7 +29,7 @@ impl Resolv {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => {
-                    servers.extend(words.next().and_then(|word| word.parse::<IpAddr>().ok()))
+                    servers.extend(words.next().and_then(|word| word.parse::<IpAddr>().ok()));
                 }
                 Some("search") => search = words.map(domain).collect(),
                 Some("domain") => search = words.take(1).map(domain).collect(),

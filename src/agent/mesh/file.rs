@@ -37,12 +37,12 @@ pub fn read(path: &Path) -> Table {
             return Table::default();
         }
     };
-    let table = decode(&bytes);
-    match &table {
-        Some(table) => tracing::info!(hosts = table.len(), "read the mesh's hosts"),
-        None => tracing::warn!(path = %path.display(), "the file holds no hosts; ignoring it"),
-    }
-    table.unwrap_or_default()
+    let Some(table) = decode(&bytes) else {
+        tracing::warn!(path = %path.display(), "the file holds no hosts; ignoring it");
+        return Table::default();
+    };
+    tracing::info!(hosts = table.len(), "read the mesh's hosts");
+    table
 }
 
 /// As the response that would bring it: one format is enough.

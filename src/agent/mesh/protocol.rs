@@ -61,6 +61,7 @@ pub(super) struct Response {
 }
 
 /// `envoy.service.discovery.v3.Resource`.
+#[expect(clippy::struct_field_names, reason = "the protocol's name")]
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct Resource {
     #[prost(string, tag = "1")]
