@@ -4,7 +4,8 @@
 //! ([`proxy`]), gets the workload's certificate from the CA and renews it ([`identity`]), hands it to
 //! Envoy over a Unix socket ([`sds`]), and answers for the pod: readiness, the application's own probes,
 //! merged metrics, drain ([`server`]). It is not in the way of configuration, which Envoy fetches by
-//! itself.
+//! itself. Where it was asked to, it knows the mesh's hosts ([`mesh`]) and answers the pod's DNS
+//! questions ([`dns`]), and ends when the pod's applications have finished ([`finish`]).
 //!
 //! One thread, small buffers: the agent is paid for in every pod.
 
@@ -15,15 +16,21 @@ use anyhow::Context;
 mod admin;
 mod ask;
 pub mod bootstrap;
+pub mod connect;
+pub mod dns;
 mod drain;
 mod fetch;
+mod finish;
 pub mod identity;
 mod insecure;
+pub mod mesh;
 mod metrics;
+mod optional;
 mod podinfo;
 mod probe;
 mod proxy;
 mod readiness;
+mod retry;
 mod run;
 mod sds;
 mod server;

@@ -98,6 +98,41 @@ fn a_pod_from_start_to_end() {
 }
 
 #[test]
+fn answers_the_pods_dns() {
+    in_own_namespace("answers_the_pods_dns", || async {
+        let control_plane = control_plane::start(Duration::ZERO).await;
+        let pod = Pod::start(&[("MESHWRIGHT_DNS_CAPTURE", "true")]);
+        pod.wait(SOON).await;
+        for to in ["127.0.0.1:15053", "[::1]:15053"] {
+            let start = Instant::now();
+            while !pod::resolve(to, "service-999.shop.svc.cluster.local.")
+                .await
+                .contains("10.96.0.1")
+            {
+                assert!(start.elapsed() < SOON, "the agent does not learn of the host");
+            }
+        }
+        assert_eq!(control_plane.seen().streams, 2, "Envoy's and the agent's");
+        let metrics = pod.get(15020, "/stats/prometheus").await.1;
+        assert!(metrics.contains("meshwright_agent_dns_requests_total"), "{metrics}");
+        let (resident, own) = pod.memory();
+        println!("with DNS and 1,000 hosts: {resident} kB, of these its own {own} kB");
+        assert!(own < 4096, "{own} kB besides its code");
+    });
+}
+
+#[test]
+fn ends_with_its_applications() {
+    in_own_namespace("ends_with_its_applications", || async {
+        let _control_plane = control_plane::start(Duration::ZERO).await;
+        let mut pod = Pod::start(&[("MESHWRIGHT_WATCH_COMPLETION", "true"), ("POD_NAME", "job-1")]);
+        let (success, stderr) = pod.exited(SOON).await;
+        assert!(success, "{stderr}");
+        assert!(stderr.contains("the pod's applications have finished"), "{stderr}");
+    });
+}
+
+#[test]
 fn is_ready_only_when_its_configuration_has_come() {
     in_own_namespace("is_ready_only_when_its_configuration_has_come", || async {
         let late = Duration::from_secs(2);

@@ -72,7 +72,8 @@ fn essentials(settings: &Settings) -> Value {
     })
 }
 
-fn node(settings: &Settings) -> Value {
+/// Who this proxy is.
+pub(super) fn node(settings: &Settings) -> Value {
     let Settings { role, pod_ip, pod_name, cluster_domain, .. } = settings;
     let namespace = &settings.identity.namespace;
     json!({

@@ -1,20 +1,18 @@
 //! The workload's certificate: asked for with the pod's token, renewed at half life, kept while the CA
 //! is away. The key is made here and never leaves the pod.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use rcgen::{CertificateParams, KeyPair, PublicKeyData, SanType};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::{
-    agent::{Settings, metrics::Figures},
+    agent::{
+        Settings, connect,
+        metrics::Figures,
+        retry::{pause, random},
+    },
     ca::{Certificate, certificates_in_pem},
     identity::SpiffeId,
 };
@@ -48,20 +46,15 @@ pub enum Error {
     Roots { path: PathBuf, source: crate::ca::Error },
     #[error("cannot make a key or a certificate request")]
     Request(#[source] rcgen::Error),
-    #[error("the CA's address {0:?} cannot be used")]
-    Address(String),
-    #[error("cannot set up TLS")]
-    Tls(#[source] rustls::Error),
-    #[error("cannot reach the CA at {address}")]
-    Unreachable { address: String, source: tonic::transport::Error },
+    #[error("cannot connect to the CA")]
+    Connect(#[source] connect::Error),
     #[error("the CA at {address} refused: {message}")]
     Refused { address: String, message: String },
     #[error("the CA's answer cannot be used: {0}")]
     Answer(String),
 }
 
-/// How soon after a failure the CA is asked again: at first, and at most.
-const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// How soon after a failure the CA is asked again, at most.
 const LAST_RETRY: Duration = Duration::from_secs(15);
 /// The same for a pod that has no certificate at all, and cannot serve without one.
 const LAST_RETRY_WITHOUT: Duration = Duration::from_secs(1);
@@ -95,7 +88,7 @@ pub async fn keep_certificate(
                     Some(_) => LAST_RETRY,
                     None => LAST_RETRY_WITHOUT,
                 };
-                let pause = backoff(failures, limit, random());
+                let pause = pause(failures, limit, random());
                 failures = failures.saturating_add(1);
                 tracing::warn!(error = %with_causes(&error), retry_in = ?pause, "no new certificate");
                 tokio::time::sleep(pause).await;
@@ -210,12 +203,6 @@ fn renewal(issued: &Issued, random: f64) -> OffsetDateTime {
     issued.issued_at + life * (0.475 + 0.05 * random)
 }
 
-/// How long to wait after this many failures in a row: doubling, half of it by chance.
-fn backoff(failures: u32, limit: Duration, random: f64) -> Duration {
-    let ceiling = FIRST_RETRY.saturating_mul(1 << failures.min(16)).min(limit);
-    ceiling.mul_f64(0.5 + 0.5 * random)
-}
-
 async fn sleep_until(due: OffsetDateTime) {
     loop {
         let Ok(left) = Duration::try_from(due - OffsetDateTime::now_utc()) else { return };
@@ -226,16 +213,10 @@ async fn sleep_until(due: OffsetDateTime) {
     }
 }
 
-/// A number between 0 and 1, good enough to scatter requests: each `RandomState` has new keys.
-fn random() -> f64 {
-    let bits = u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or_default();
-    f64::from(bits) / f64::from(u32::MAX)
-}
-
 /// An error with its causes in one line, for the log.
-fn with_causes(error: &Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
         let what = error.to_string();
         // Some libraries repeat their cause in their own words.
@@ -310,14 +291,5 @@ mod tests {
         };
         assert_eq!(renewal(&issued, 0.0), now() + Duration::from_secs(475));
         assert_eq!(renewal(&issued, 1.0), now() + Duration::from_secs(525));
-    }
-
-    #[test]
-    fn retries_soon_then_seldom() {
-        assert_eq!(backoff(0, LAST_RETRY, 1.0), FIRST_RETRY);
-        assert_eq!(backoff(0, LAST_RETRY, 0.0), FIRST_RETRY / 2);
-        assert_eq!(backoff(3, LAST_RETRY, 1.0), FIRST_RETRY * 8);
-        assert_eq!(backoff(u32::MAX, LAST_RETRY, 1.0), LAST_RETRY);
-        assert!((0.0..=1.0).contains(&random()));
     }
 }

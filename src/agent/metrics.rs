@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
-use crate::agent::{admin::Admin, settings::Settings};
+use crate::agent::{admin::Admin, dns, settings::Settings};
 
 mod merge;
 mod scrape;
@@ -41,6 +41,7 @@ pub struct Figures {
     failures: AtomicU64,
     /// Seconds since 1970.
     expiry: AtomicI64,
+    pub dns: Arc<dns::Figures>,
 }
 
 impl Figures {
@@ -72,6 +73,10 @@ impl Figures {
             let name = format!("meshwright_agent_{name}");
             // Writing to a String cannot fail.
             let _ = write!(text, "# TYPE {name} {kind}\n{name} {value}\n");
+        }
+        for (name, value) in self.dns.values() {
+            let name = format!("meshwright_agent_{name}");
+            let _ = write!(text, "# TYPE {name} counter\n{name} {value}\n");
         }
         text
     }

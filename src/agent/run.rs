@@ -15,6 +15,7 @@ use crate::agent::{
     drain::Drain,
     identity::{self, Secrets},
     metrics::{Figures, Sources},
+    optional,
     proxy::{self, Proxy},
     readiness::Readiness,
     sds, server,
@@ -77,6 +78,7 @@ async fn start(agent: &server::Agent) -> anyhow::Result<JoinSet<anyhow::Result<(
     let (secrets, receiver) = watch::channel(Secrets::default());
 
     let mut tasks = JoinSet::new();
+    optional::start(agent, &secrets, &mut tasks).await?;
     tasks.spawn(async move { sds::serve(socket, receiver).await.context("cannot serve secrets") });
     tasks.spawn(forever(identity::keep_roots(Arc::clone(settings), secrets.clone())));
     let figures: Arc<Figures> = Arc::clone(&agent.figures);

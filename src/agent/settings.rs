@@ -16,6 +16,8 @@ use crate::{
 pub mod ports {
     /// Envoy's administration, on loopback.
     pub const ADMIN: u16 = 15000;
+    /// The agent's DNS, on loopback: redirection sends the pod's questions there.
+    pub const DNS: u16 = 15053;
     /// The agent: merged metrics, probes, drain.
     pub const AGENT: u16 = 15020;
     /// Readiness alone, unless the pod chose another port for it.
@@ -200,6 +202,10 @@ pub struct Settings {
     /// them.
     pub app_probes: BTreeMap<String, Probe>,
     pub app_metrics: Vec<AppMetrics>,
+    /// Whether the pod's DNS questions come to the agent.
+    pub dns_capture: bool,
+    /// Whether the agent ends when the pod's applications have finished.
+    pub watch_completion: bool,
     /// For how long certificates are asked for.
     pub certificate_ttl: Duration,
     /// The Envoy binary.
@@ -259,6 +265,8 @@ impl Settings {
             bootstrap_override: env.get("MESHWRIGHT_BOOTSTRAP_OVERRIDE").map(PathBuf::from),
             app_probes: env.json("MESHWRIGHT_APP_PROBES")?.unwrap_or_default(),
             app_metrics: env.json("MESHWRIGHT_APP_METRICS")?.unwrap_or_default(),
+            dns_capture: env.or("MESHWRIGHT_DNS_CAPTURE", false)?,
+            watch_completion: env.or("MESHWRIGHT_WATCH_COMPLETION", false)?,
             certificate_ttl: env.seconds("MESHWRIGHT_CERTIFICATE_SECONDS", 24 * 3600)?,
             envoy: env.text("MESHWRIGHT_ENVOY", "/usr/local/bin/envoy").into(),
             run_dir: env.text("MESHWRIGHT_RUN_DIR", "/var/run/meshwright").into(),
@@ -274,6 +282,11 @@ impl Settings {
 
     pub fn bootstrap_file(&self) -> PathBuf {
         self.run_dir.join("envoy.json")
+    }
+
+    /// The hosts of the mesh, for the time between a restart and the control plane's word.
+    pub fn hosts_file(&self) -> PathBuf {
+        self.run_dir.join("hosts")
     }
 
     pub fn token_file(&self) -> PathBuf {
@@ -406,6 +419,7 @@ pub(super) mod tests {
             ("MESHWRIGHT_APP_METRICS", "{\"port\":9100}", "MESHWRIGHT_APP_METRICS"),
             ("MESHWRIGHT_SIDECAR", "both", "it must be native or classic"),
             ("MESHWRIGHT_MIN_DRAIN_SECONDS", "5s", "MESHWRIGHT_MIN_DRAIN_SECONDS is \"5s\""),
+            ("MESHWRIGHT_DNS_CAPTURE", "on", "MESHWRIGHT_DNS_CAPTURE is \"on\""),
         ];
         for (name, value, want) in cases {
             let got = settings(&[(name, value)]).unwrap_err().to_string();

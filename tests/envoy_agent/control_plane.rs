@@ -60,7 +60,9 @@ use meshwright::{
     ca::{self, Authenticate, Authority, Certificate, Refused, Serial},
     identity::SpiffeId,
     runtime::tls::PeerCertificates,
+    xds::names::{HOST_TYPE_URL, Host, POD_TYPE_URL, Pod},
 };
+use prost::Message;
 use rustls::pki_types::{CertificateDer, ServerName};
 use time::OffsetDateTime;
 use tokio::{
@@ -314,11 +316,32 @@ fn response(type_url: &str) -> DeltaDiscoveryResponse {
             ..Resource::default()
         });
     }
+    let host = Host { addresses: vec![vec![10, 96, 0, 1]], ..Host::default() };
+    let job = Pod { applications_finished: true };
+    match type_url {
+        // A great mesh.
+        HOST_TYPE_URL => resources
+            .extend((0..1000).map(|n| {
+                own(&format!("service-{n}.shop.svc.cluster.local"), host.encode_to_vec())
+            })),
+        POD_TYPE_URL => resources.push(own("shop/job-1", job.encode_to_vec())),
+        _ => {}
+    }
     DeltaDiscoveryResponse {
         resources,
         type_url: type_url.to_owned(),
         nonce: "1".to_owned(),
         ..DeltaDiscoveryResponse::default()
+    }
+}
+
+/// A resource of a type of our own.
+fn own(name: &str, value: Vec<u8>) -> Resource {
+    Resource {
+        name: name.to_owned(),
+        version: "1".to_owned(),
+        resource: Some(Any { value, ..Any::default() }),
+        ..Resource::default()
     }
 }
 

@@ -7,10 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hickory_proto::{
+    op::{Message, Query},
+    rr::{Name, RecordType},
+};
 use meshwright::agent::Settings;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::{Notify, mpsc},
 };
 
@@ -266,4 +270,17 @@ pub async fn application_with_hook(port: u16) -> (mpsc::Receiver<()>, Arc<Notify
     let listener = TcpListener::bind((HOST, port)).await.unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });
     (receiver, end)
+}
+
+/// The addresses of a name, asked over UDP, as text.
+pub async fn resolve(server: &str, name: &str) -> String {
+    let mut message = Message::query();
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+    let any = if server.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" };
+    let socket = UdpSocket::bind(any).await.unwrap();
+    socket.send_to(&message.to_vec().unwrap(), server).await.unwrap();
+    let mut buffer = [0; 512];
+    let length = socket.recv(&mut buffer).await.unwrap();
+    let reply = Message::from_vec(&buffer[..length]).unwrap();
+    reply.answers.iter().map(|record| record.data.to_string()).collect::<Vec<_>>().join(" ")
 }
