@@ -25,7 +25,7 @@ mod tool;
 pub use apply::{Applied, Error, apply, families, remove};
 pub use args::{Args, plan_of_args};
 pub use cidr::Cidr;
-pub use namespace::{Error as NamespaceError, in_namespace};
+pub use namespace::{Error as NamespaceError, in_namespace, in_namespace_with};
 pub use plan::{Capture, DNS_PORT, Dns, Interface, Mode, PROBE_PORT, RedirectPlan};
 pub use rules::{
     Chain, Connection, Entry, Family, Hook, Match, Property, Protocol, Rule, Ruleset, Table,

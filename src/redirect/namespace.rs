@@ -18,6 +18,11 @@ pub enum Error {
 /// `all`, as [`plan_of_args`](crate::redirect::plan_of_args) says.
 pub fn in_namespace(namespace: &Path, args: &[String]) -> Result<(), Error> {
     let program = std::env::current_exe().map_err(Error::Enter)?;
+    in_namespace_with(&program, namespace, args)
+}
+
+/// The same with another program that has the role.
+pub fn in_namespace_with(program: &Path, namespace: &Path, args: &[String]) -> Result<(), Error> {
     let output = Command::new("nsenter")
         .arg(format!("--net={}", namespace.display()))
         .arg("--")

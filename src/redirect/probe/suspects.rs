@@ -32,19 +32,26 @@ fn explain(seen: &Seen, chains: &[String], rules: &[String], untracked: bool) ->
     format!("Probably rules of another tool come first: {}", others.join(", "))
 }
 
-/// Chains of others that see what a process of the pod sends, or what comes to it by loopback.
+/// Chains of others that see what a process of the pod sends, or what comes to it by loopback, and
+/// that do something about it.
 fn foreign_chains(rules: &str) -> Vec<String> {
-    let (mut table, mut chain) = ("", "");
-    let mut found = Vec::new();
+    let (mut table, mut chain, mut sees) = ("", "", false);
+    let mut found: Vec<String> = Vec::new();
     for line in rules.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix("table ") {
             table = name.trim_end_matches(" {");
         } else if let Some(name) = line.strip_prefix("chain ") {
-            chain = name.trim_end_matches(" {");
-        } else if line.starts_with("type ") && !is_ours(table) && sees_it(line) {
+            (chain, sees) = (name.trim_end_matches(" {"), false);
+        } else if line.starts_with("type ") {
+            sees = !is_ours(table) && sees_it(line);
+            if sees && line.contains("policy drop") {
+                found.push(format!("table {table}, chain {chain}"));
+            }
+        } else if sees && !is_ours(line) && !["", "}"].contains(&line) {
             found.push(format!("table {table}, chain {chain}"));
         }
     }
+    found.dedup();
     found
 }
 
