@@ -10,10 +10,14 @@
     reason = "all of this is test code, also what stands outside of test functions"
 )]
 
+#[path = "support/bootstrap.rs"]
+mod bootstrap;
 #[path = "netns/broken.rs"]
 mod broken;
 #[path = "netns/dns.rs"]
 mod dns;
+#[path = "netns/envoy.rs"]
+mod envoy;
 #[path = "netns/generated.rs"]
 mod generated;
 #[path = "netns/inside.rs"]
@@ -26,6 +30,8 @@ mod pod;
 mod probe;
 #[path = "netns/state.rs"]
 mod state;
+#[path = "support/envoy.rs"]
+mod support;
 #[path = "netns/tproxy.rs"]
 mod tproxy;
 

@@ -270,7 +270,7 @@ impl Pod {
     /// Runs a shell command in the pod, and returns what it prints.
     #[track_caller]
     pub fn shell(&self, command: &str) -> String {
-        let done = run(enter(&self.inside).args(["sh", "-ec", command]));
+        let done = run(enter(&self.inside).args(["timeout", "20", "sh", "-ec", command]));
         assert!(done.success, "{command}: {}", done.stderr);
         done.stdout
     }

@@ -166,7 +166,7 @@ fn resolver(libraries: &std::collections::BTreeSet<PathBuf>) -> Vec<PathBuf> {
         .collect()
 }
 
-/// iptables in both its kinds, nft, and their modules.
+/// iptables in both its kinds, nft, their modules, and what else changes a pod's network.
 fn redirection() -> Result<Files> {
     let mut files = Files::default();
     let restore = find_program("iptables-restore").context("iptables is missing: install it")?;
@@ -199,6 +199,10 @@ fn redirection() -> Result<Files> {
     let ip = find_program("ip").context("ip is missing: install iproute2")?;
     files.file("usr/sbin/ip", &ip);
     programs.push(ip);
+    // The CNI plugin's daemon enters pods' network namespaces.
+    let nsenter = find_program("nsenter").context("nsenter is missing: install util-linux")?;
+    files.file("usr/bin/nsenter", &nsenter);
+    programs.push(nsenter);
     let modules = modules()?;
     programs.extend(modules.iter().cloned());
     closure::add(&mut files, closure::libraries(&programs)?);
