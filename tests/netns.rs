@@ -10,6 +10,8 @@
     reason = "all of this is test code, also what stands outside of test functions"
 )]
 
+#[path = "netns/binaries.rs"]
+mod binaries;
 #[path = "support/bootstrap.rs"]
 mod bootstrap;
 #[path = "netns/broken.rs"]
@@ -34,6 +36,8 @@ mod state;
 mod support;
 #[path = "netns/tproxy.rs"]
 mod tproxy;
+#[path = "netns/wiring.rs"]
+mod wiring;
 
 use pod::{Addresses, Pod};
 

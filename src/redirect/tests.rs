@@ -127,13 +127,10 @@ fn a_dry_run_prints_every_call() {
     assert!(text.ends_with("COMMIT\n"), "neither IPv6 nor routes: {text}");
 }
 
-fn of<T: Clone + std::fmt::Debug + 'static>(
+fn of<T: Clone + std::fmt::Debug + Ord + 'static>(
     values: Vec<T>,
     most: usize,
-) -> impl Strategy<Value = BTreeSet<T>>
-where
-    T: Ord,
-{
+) -> impl Strategy<Value = BTreeSet<T>> {
     proptest::collection::btree_set(proptest::sample::select(values), 0..=most)
 }
 

@@ -3,16 +3,18 @@
 
 use std::{
     io::{BufRead, BufReader},
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc,
         atomic::{AtomicU32, Ordering},
     },
 };
 
-use crate::inside::{LISTENING, REPLY, WHAT};
+use crate::{
+    binaries::Binaries,
+    inside::{LISTENING, REPLY, WHAT},
+    wiring::{self, enter, enter_as},
+};
 
 /// The proxy's user; its connections are its own.
 pub const PROXY: u32 = 1337;
@@ -127,7 +129,7 @@ impl Pod {
             servers: Vec::new(),
             binaries: Binaries::shared(),
         };
-        this.cables(kind.ipv6);
+        wiring::cables(&this.inside, &this.outside, kind.ipv6);
         let (inside, outside) = (this.inside.clone(), this.outside.clone());
         this.serve(enter(&inside), &format!("serve {}", kind.listeners));
         if kind.transparent {
@@ -135,49 +137,6 @@ impl Pod {
         }
         this.serve(enter(&outside), "serve 80=client 81=client");
         this
-    }
-
-    fn cables(&self, ipv6: bool) {
-        let Self { inside: pod, outside: client, .. } = self;
-        let mut script = String::new();
-        for namespace in [pod, client] {
-            script += &format!("netns add {namespace}\n");
-        }
-        ip_batch(&[], &script);
-        if !ipv6 {
-            let off = "for f in all default lo; do \
-                       echo 1 > /proc/sys/net/ipv6/conf/$f/disable_ipv6; done";
-            for namespace in [pod, client] {
-                assert!(enter(namespace).args(["sh", "-c", off]).status().unwrap().success());
-            }
-        }
-        let cables = [("eth0", 77), ("net1", 78)];
-        let mut both = [("lo".to_owned(), String::new()), ("lo".to_owned(), String::new())];
-        for (cable, _) in cables {
-            both[0].1 += &format!("link add {cable} type veth peer name {cable} netns {client}\n");
-        }
-        for (side, (_, script)) in both.iter_mut().enumerate() {
-            *script += "link set lo up\n";
-            for (cable, net) in cables {
-                // The client has another address on the first cable.
-                let numbers = if side == 0 { 1..=1 } else { 2..=(if net == 77 { 3 } else { 2 }) };
-                for number in numbers {
-                    *script += &format!("address add 10.{net}.0.{number}/24 dev {cable}\n");
-                    if ipv6 {
-                        // Without duplicate address detection the address is there at once.
-                        *script += &format!("address add fd{net}::{number}/64 dev {cable} nodad\n");
-                    }
-                }
-                *script += &format!("link set {cable} up\n");
-            }
-        }
-        both[0].1 += "route add default via 10.77.0.2\n";
-        if ipv6 {
-            both[0].1 += "route add default via fd77::2\n";
-        }
-        for (namespace, (_, script)) in [pod, client].into_iter().zip(&both) {
-            ip_batch(&["-n", namespace], script);
-        }
     }
 
     /// DNS servers at the client, and the agent's DNS in the pod.
@@ -192,28 +151,8 @@ impl Pod {
     pub fn with_machine(mut self) -> Self {
         let machine = self.inside.replace("mw-p", "mw-m");
         let pod = self.inside.clone();
-        ip_batch(&[], &format!("netns add {machine}\n"));
-        self.machine = Some(machine.clone());
-        ip_batch(
-            &["-n", &pod],
-            &format!(
-                "link add tap0 type veth peer name eth0 netns {machine}\n\
-                 address add 10.79.0.1/24 dev tap0\naddress add fd79::1/64 dev tap0 nodad\n\
-                 link set tap0 up\n"
-            ),
-        );
-        ip_batch(
-            &["-n", &machine],
-            "address add 10.79.0.2/24 dev eth0\naddress add fd79::2/64 dev eth0 nodad\n\
-             link set eth0 up\nroute add default via 10.79.0.1\nroute add default via fd79::1\n",
-        );
-        ip_batch(
-            &["-n", &self.outside],
-            "route add 10.79.0.0/24 via 10.77.0.1\nroute add fd79::/64 via fd77::1\n",
-        );
-        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward; \
-                       echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
-        assert!(enter(&pod).args(["sh", "-c", forward]).status().unwrap().success());
+        wiring::machine(&machine, &pod, &self.outside);
+        self.machine = Some(machine);
         self
     }
 
@@ -246,7 +185,7 @@ impl Pod {
         command.args([env!("CARGO_BIN_EXE_meshwright"), "redirect"]);
         if backend == "legacy" {
             // As in an image that has no other iptables.
-            command.env("PATH", self.binaries.directory.path().join("legacy"));
+            command.env("PATH", self.binaries.path("legacy"));
             command.args(["--backend", "iptables"]);
         } else {
             command.args(["--backend", backend]);
@@ -399,84 +338,5 @@ fn run(command: &mut Command) -> Run {
         success: output.status.success(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-/// Many commands in one process.
-fn ip_batch(options: &[&str], script: &str) {
-    let mut child = Command::new("ip")
-        .args(options)
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn enter(namespace: &str) -> Command {
-    let mut command = Command::new("/usr/bin/nsenter");
-    command.arg(format!("--net=/run/netns/{namespace}"));
-    command
-}
-
-fn enter_as(namespace: &str, uid: u32, gid: u32) -> Command {
-    let mut command = enter(namespace);
-    command.args([format!("--setuid={uid}"), format!("--setgid={gid}")]);
-    command
-}
-
-/// Programs where every user may execute them: the build directory may be root's alone. And a folder
-/// of tools without those of nf_tables' iptables.
-struct Binaries {
-    directory: tempfile::TempDir,
-}
-
-impl Binaries {
-    /// One copy for all pods of this process, gone with the last of them.
-    fn shared() -> Arc<Self> {
-        static COPY: Mutex<Weak<Binaries>> = Mutex::new(Weak::new());
-        let mut copy = COPY.lock().unwrap_or_else(PoisonError::into_inner);
-        copy.upgrade().unwrap_or_else(|| {
-            let new = Arc::new(Self::copy());
-            *copy = Arc::downgrade(&new);
-            new
-        })
-    }
-
-    fn copy() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let everybody = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(directory.path(), everybody).unwrap();
-        let this = Self { directory };
-        link(&std::env::current_exe().unwrap(), &this.path("inside"));
-        link(Path::new(env!("CARGO_BIN_EXE_meshwright")), &this.path("meshwright"));
-        let legacy = this.path("legacy");
-        std::fs::create_dir(&legacy).unwrap();
-        for tool in ["iptables-legacy-", "ip6tables-legacy-"] {
-            for verb in ["save", "restore"] {
-                let name = format!("{tool}{verb}");
-                std::os::unix::fs::symlink(Path::new("/usr/sbin").join(&name), legacy.join(name))
-                    .unwrap();
-            }
-        }
-        for tool in ["ip", "nft"] {
-            std::os::unix::fs::symlink(Path::new("/usr/sbin").join(tool), legacy.join(tool))
-                .unwrap();
-        }
-        this
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-}
-
-/// The same file under another name, or a copy on another file system.
-fn link(from: &Path, to: &Path) {
-    if std::fs::hard_link(from, to).is_err() {
-        std::fs::copy(from, to).unwrap();
     }
 }

@@ -179,6 +179,7 @@ mod tests {
     const APP: User = User { uid: 1000, gid: 1000 };
     const PROXY: User = User { uid: 1337, gid: 1337 };
 
+    #[allow(clippy::unnecessary_wraps, reason = "other ways are none")]
     fn out(to: IpAddr) -> Option<Route> {
         let interface =
             if to.is_loopback() || to == Family::V4.passthrough().address { "lo" } else { "eth0" };
