@@ -2,116 +2,103 @@
 //!
 //! What must happen is a [`RedirectPlan`], which is pure and knows no tool. It becomes [`rules`], these
 //! become text for `iptables-restore` or `nft` ([`render`]), and [`apply`] hands the text over in one
-//! call for each tool, so that there is never half a rule set. Running it again gives the same rules.
+//! call for each tool, so that there is never half a rule set. Running it again changes nothing, but
+//! for what somebody else has changed meanwhile. At the end a [`probe`] shows that it works.
 
-use std::{collections::BTreeSet, io::Write};
+use std::{collections::BTreeSet, io::Write, net::IpAddr};
 
 use anyhow::Context;
 
 mod apply;
+mod args;
 mod cidr;
+mod command;
+mod namespace;
 mod plan;
+pub mod probe;
 pub mod render;
+mod routing;
 mod rules;
+mod state;
+mod tool;
 
-pub use apply::{Backend, apply};
+pub use apply::{Applied, Error, apply, families, remove};
+pub use args::{Args, plan_of_args};
 pub use cidr::Cidr;
-pub use plan::{Capture, RedirectPlan};
-pub use rules::{Chain, Family, Hook, Match, Rule, Verdict, rules};
+pub use namespace::{Error as NamespaceError, in_namespace, in_namespace_with};
+pub use plan::{Capture, DNS_PORT, Dns, Interface, Mode, PROBE_PORT, RedirectPlan};
+pub use rules::{
+    Chain, Connection, Entry, Family, Hook, Match, Property, Protocol, Rule, Ruleset, Table,
+    Tracked, Verdict, destination, rules,
+};
+pub use state::{Change, Difference};
+pub use tool::Backend;
 
-/// Command-line arguments of the role.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Args {
-    /// Port on which the proxy takes outbound connections
-    #[arg(long, default_value_t = 15001)]
-    proxy_port: u16,
-    /// Port on which the proxy takes inbound connections
-    #[arg(long, default_value_t = 15006)]
-    inbound_port: u16,
-    /// User whose connections are the proxy's own
-    #[arg(long, default_value_t = 1337)]
-    proxy_uid: u32,
-    /// Group whose connections are the proxy's own
-    #[arg(long, default_value_t = 1337)]
-    proxy_gid: u32,
-    /// Inbound ports to capture: '*' or a list, as 80,443; empty for none
-    #[arg(long, default_value = "*", value_parser = ports)]
-    inbound_ports: Capture<u16>,
-    /// Inbound ports to leave alone
-    #[arg(long, default_value = "", value_parser = port_list)]
-    exclude_inbound_ports: BTreeSet<u16>,
-    /// Outbound destinations to capture: '*' or a list of CIDRs; empty for none
-    #[arg(long, default_value = "*", value_parser = cidrs)]
-    outbound_cidrs: Capture<Cidr>,
-    /// Outbound destinations to leave alone
-    #[arg(long, default_value = "", value_parser = cidr_list)]
-    exclude_outbound_cidrs: BTreeSet<Cidr>,
-    /// Outbound ports to leave alone
-    #[arg(long, default_value = "", value_parser = port_list)]
-    exclude_outbound_ports: BTreeSet<u16>,
-    /// Tool to use; auto takes the first that works
-    #[arg(long, value_enum, default_value_t = Backend::Auto)]
-    backend: Backend,
-    /// Print the rules instead of applying them
-    #[arg(long)]
-    dry_run: bool,
-}
-
-/// Runs the role: apply the rules, or print them.
+/// Runs the role: apply the rules, take them away, wait for them, or print them.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let plan = plan(args);
+    let plan = args.plan(resolvers(args)?);
     if args.dry_run {
         let text = apply::preview(&plan, args.backend, &Family::BOTH);
         return std::io::stdout().write_all(text.as_bytes()).context("cannot print the rules");
     }
     crate::runtime::logs::init();
-    let families = apply::families();
-    let used = apply(&plan, args.backend, families)?;
-    tracing::info!(backend = used, ipv6 = families.contains(&Family::V6), "traffic is redirected");
+    if args.check {
+        probe::wait(&plan, args.check_timeout())?;
+        tracing::info!("traffic is redirected");
+        return Ok(());
+    }
+    let families = families();
+    if args.remove {
+        let tools = remove(families)?;
+        tracing::info!(?tools, "traffic is not redirected any more");
+        return Ok(());
+    }
+    report(&apply(&plan, args.backend, families)?);
+    if !args.no_probe {
+        for target in probe::prove(&plan, families)? {
+            tracing::info!(port = target.arrives, "{target} arrives");
+        }
+    }
     Ok(())
 }
 
-fn plan(args: &Args) -> RedirectPlan {
-    let mut exclude_inbound_ports = args.exclude_inbound_ports.clone();
-    exclude_inbound_ports.extend(plan::OWN_PORTS);
-    RedirectPlan {
-        proxy_port: args.proxy_port,
-        inbound_port: args.inbound_port,
-        proxy_uid: args.proxy_uid,
-        proxy_gid: args.proxy_gid,
-        inbound_ports: args.inbound_ports.clone(),
-        exclude_inbound_ports,
-        outbound_cidrs: args.outbound_cidrs.clone(),
-        exclude_outbound_cidrs: args.exclude_outbound_cidrs.clone(),
-        exclude_outbound_ports: args.exclude_outbound_ports.clone(),
+fn resolvers(args: &Args) -> anyhow::Result<Option<BTreeSet<IpAddr>>> {
+    if !args.needs_resolvers() {
+        return Ok(None);
     }
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    match text.trim().parse() {
-        Ok(0) | Err(_) => Err(format!("{text:?} is not a port: it must be between 1 and 65535")),
-        Ok(port) => Ok(port),
+    let text = std::fs::read_to_string("/etc/resolv.conf")
+        .context("cannot read /etc/resolv.conf, whose servers --dns=resolvers captures")?;
+    let servers = args::nameservers(&text);
+    if servers.is_empty() {
+        tracing::warn!("/etc/resolv.conf names no server: no DNS question is captured");
     }
+    Ok(Some(servers))
 }
 
-fn cidr(text: &str) -> Result<Cidr, String> {
-    text.parse().map_err(|error: cidr::InvalidCidr| error.to_string())
-}
-
-fn ports(text: &str) -> Result<Capture<u16>, String> {
-    Capture::parse(text, port)
-}
-
-fn cidrs(text: &str) -> Result<Capture<Cidr>, String> {
-    Capture::parse(text, cidr)
-}
-
-fn port_list(text: &str) -> Result<BTreeSet<u16>, String> {
-    plan::list(text, port)
-}
-
-fn cidr_list(text: &str) -> Result<BTreeSet<Cidr>, String> {
-    plan::list(text, cidr)
+fn report(applied: &Applied) {
+    let tool = applied.tool;
+    for (family, change) in &applied.changes {
+        let ipv6 = *family == Family::V6;
+        match change {
+            Change::None => tracing::info!(tool, ipv6, "traffic is redirected already"),
+            Change::New => tracing::info!(tool, ipv6, "traffic is redirected"),
+            Change::OtherPlan => {
+                tracing::info!(tool, ipv6, "the rules of a run with other options are replaced");
+            }
+            Change::Drift(difference) => {
+                tracing::warn!(tool, ipv6, %difference, "somebody had changed the rules; they are put right");
+            }
+        }
+    }
+    for other in &applied.removed {
+        tracing::info!(
+            tool = other,
+            "the rules of an earlier run with another tool are taken away"
+        );
+    }
+    if applied.routed {
+        tracing::info!("policy routing is put right");
+    }
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl Running {
 }
 
 fn host(addresses: &[[u8; 4]]) -> Host {
-    Host { addresses: addresses.iter().map(|a| a.to_vec()).collect(), ..Host::default() }
+    Host { addresses: addresses.iter().map(|a| a.to_vec().into()).collect(), ..Host::default() }
 }
 
 fn question(name: &str, kind: RecordType) -> Message {

@@ -9,7 +9,7 @@ pub enum PodRole {
     /// Run beside Envoy in a pod: identity, bootstrap, health, drain, metrics
     Agent(agent::Args),
     /// Redirect a pod's traffic to its proxy, then exit
-    Redirect(redirect::Args),
+    Redirect(Box<redirect::Args>),
 }
 
 impl PodRole {

@@ -266,6 +266,7 @@ impl Drop for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mesh::Interception;
 
     fn node() -> ProxyNode {
         ProxyNode {
@@ -275,6 +276,7 @@ mod tests {
             labels: BTreeMap::new(),
             service_account: "cart".into(),
             workload: "cart".into(),
+            interception: Interception::Redirect,
         }
     }
 

@@ -8,7 +8,7 @@ use envoy_types::pb::{
 };
 
 use crate::{
-    mesh::{Key, Labels, ProxyNode, ProxyRole},
+    mesh::{Interception, Key, Labels, ProxyNode, ProxyRole},
     watch::snapshot::{Pod, Table},
     xds::names::AGENT_METADATA,
 };
@@ -60,6 +60,10 @@ pub fn parse(node: &Node) -> Result<ProxyNode, Error> {
         labels: labels(metadata),
         service_account: text(metadata, "SERVICE_ACCOUNT").unwrap_or_default().into(),
         workload: workload.unwrap_or_else(|| name.to_owned()).into(),
+        interception: match text(metadata, "INTERCEPTION_MODE").as_deref() {
+            Some("TPROXY") => Interception::Tproxy,
+            _ => Interception::Redirect,
+        },
     })
 }
 
@@ -120,6 +124,7 @@ mod tests {
         let labels = Struct { fields: [("app".to_owned(), text("cart"))].into() };
         let fields = [
             ("SERVICE_ACCOUNT".to_owned(), text("cart")),
+            ("INTERCEPTION_MODE".to_owned(), text("TPROXY")),
             ("LABELS".to_owned(), Value { kind: Some(Kind::StructValue(labels)) }),
         ];
         Node {
@@ -138,6 +143,7 @@ mod tests {
         assert_eq!(got.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(got.labels["app"], "cart");
         assert_eq!((&*got.service_account, &*got.workload), ("cart", "cart"));
+        assert_eq!(got.interception, Interception::Tproxy);
     }
 
     #[test]

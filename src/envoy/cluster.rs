@@ -105,23 +105,32 @@ pub fn black_hole() -> Resource {
     with_service(&cluster, "unknown", names::BLACK_HOLE, "unknown")
 }
 
-/// The application behind an inbound port, or behind any.
-pub fn application(name: String, protocol: UpstreamProtocol, families: Families) -> PbCluster {
+/// The application behind an inbound port, or behind any. The proxy comes from an address of its own
+/// of these `families`, or, if there are none, in its client's name.
+pub fn application(
+    name: String,
+    protocol: UpstreamProtocol,
+    families: Option<Families>,
+) -> PbCluster {
     let mut cluster = base(name, DiscoveryType::OriginalDst, LbPolicy::ClusterProvided);
     cluster.typed_extension_protocol_options = http_options(protocol);
+    cluster.upstream_bind_config = families.map(own_addresses);
+    cluster
+}
+
+fn own_addresses(families: Families) -> BindConfig {
     // The redirection rules let connections from these addresses through to the application.
     let v4 = || socket_address([127, 0, 0, 6].into(), 0);
     let v6 = || socket_address([0, 0, 0, 0, 0, 0, 0, 6].into(), 0);
     let both = families.v4 && families.v6;
-    cluster.upstream_bind_config = Some(BindConfig {
+    BindConfig {
         source_address: Some(if families.v4 { v4() } else { v6() }),
         extra_source_addresses: both
             .then(|| ExtraSourceAddress { address: Some(v6()), socket_options: None })
             .into_iter()
             .collect(),
         ..BindConfig::default()
-    });
-    cluster
+    }
 }
 
 fn base(name: String, kind: DiscoveryType, lb_policy: LbPolicy) -> PbCluster {

@@ -13,21 +13,25 @@ use super::{
     Encoded, cluster,
     http::{self, Clients, Routes},
     listener::{self as parts, MESH_HTTP, PLAIN_HTTP},
-    message::{mesh_server_names, seconds},
+    message::{mesh_server_names, seconds, yes},
     names, route,
     telemetry::{self, Reporter},
     tls,
 };
 use crate::{
-    mesh::{PeerTls, Protocol},
+    mesh::{Interception, PeerTls, Protocol},
     plan::{InboundPlan, InboundPort, UpstreamProtocol},
 };
 
 /// Where the redirection rules send all inbound connections.
 const PORT: u16 = 15006;
+/// The redirection rules let packets with this mark through to the application, and bring what it
+/// answers back.
+const CLIENTS_MARK: u32 = 1337;
 
 pub fn inbound(plan: &InboundPlan) -> Encoded {
     let mut encoded = Encoded::default();
+    let families = (plan.interception == Interception::Redirect).then_some(plan.families);
     for (port, inbound) in &plan.ports {
         let protocol = match inbound.protocol {
             Protocol::Tcp | Protocol::ServerFirst | Protocol::Tls | Protocol::Udp => {
@@ -37,12 +41,12 @@ pub fn inbound(plan: &InboundPlan) -> Encoded {
             _ => UpstreamProtocol::AsDownstream,
         };
         let name = names::inbound_cluster(*port);
-        encoded.clusters.insert(&cluster::application(name, protocol, plan.families));
+        encoded.clusters.insert(&cluster::application(name, protocol, families));
     }
     encoded.clusters.insert(&cluster::application(
         names::INBOUND_PASSTHROUGH.to_owned(),
         UpstreamProtocol::AsDownstream,
-        plan.families,
+        families,
     ));
     encoded.clusters.insert_encoded(cluster::black_hole());
     encoded.listeners.insert(&virtual_inbound(plan));
@@ -67,12 +71,16 @@ pub fn virtual_inbound(plan: &InboundPlan) -> Listener {
     // looked for, and it says nothing. Where there are such ports the wait is short; elsewhere it is
     // long enough for a busy machine not to take a late handshake for plaintext.
     let first_bytes = seconds(if plan.has_waiting_clients() { 1 } else { 5 });
+    let transparent = plan.interception == Interception::Tproxy;
     Listener {
-        listener_filters: vec![
-            parts::original_destination(),
-            parts::tls_inspector(&without(looks_for_tls)),
-            parts::http_inspector(&without(looks_for_http)),
-        ],
+        transparent: transparent.then(yes).flatten(),
+        listener_filters: std::iter::once(parts::original_destination())
+            .chain(transparent.then(|| parts::original_source(CLIENTS_MARK)))
+            .chain([
+                parts::tls_inspector(&without(looks_for_tls)),
+                parts::http_inspector(&without(looks_for_http)),
+            ])
+            .collect(),
         listener_filters_timeout: first_bytes,
         continue_on_listener_filters_timeout: true,
         filter_chains: std::iter::once(direct)

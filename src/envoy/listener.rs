@@ -16,7 +16,7 @@ use envoy_types::pb::{
         extensions::filters::{
             listener::{
                 http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst,
-                tls_inspector::v3::TlsInspector,
+                original_src::v3::OriginalSrc, tls_inspector::v3::TlsInspector,
             },
             network::tcp_proxy::v3::{
                 TcpProxy, UpstreamConnectMode,
@@ -68,6 +68,12 @@ pub fn keepalive() -> TcpKeepalive {
 
 pub fn original_destination() -> ListenerFilter {
     listener_filter("envoy.filters.listener.original_dst", any(&OriginalDst {}))
+}
+
+/// Connections go on from their client's address, in packets with this mark.
+pub fn original_source(mark: u32) -> ListenerFilter {
+    let filter = OriginalSrc { mark, ..OriginalSrc::default() };
+    listener_filter("envoy.filters.listener.original_src", any(&filter))
 }
 
 /// Looks for a TLS handshake, but on these ports.

@@ -526,6 +526,17 @@ pub struct ProxyNode {
     pub labels: Labels,
     pub service_account: Arc<str>,
     pub workload: Arc<str>,
+    pub interception: Interception,
+}
+
+/// How inbound connections come to a sidecar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Interception {
+    /// By address translation: the proxy goes on to the application from an address of its own.
+    #[default]
+    Redirect,
+    /// By a transparent socket: the proxy goes on in its client's name.
+    Tproxy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

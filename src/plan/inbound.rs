@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Families, outbound::OWN_PORTS};
 use crate::{
     diagnostic::{Diagnostic, ObjectRef},
-    mesh::{self, Host, Key, Mesh, MeshConfig, PeerTls, Protocol, ProxyNode, Service, ServiceKind},
+    mesh::{
+        self, Host, Interception, Key, Mesh, MeshConfig, PeerTls, Protocol, ProxyNode, Service,
+        ServiceKind,
+    },
     watch::snapshot::TargetPort,
 };
 
@@ -13,6 +16,7 @@ use crate::{
 pub struct InboundPlan {
     pub config: MeshConfig,
     pub families: Families,
+    pub interception: Interception,
     pub namespace: Arc<str>,
     pub workload: Arc<str>,
     /// Ports of services that select the workload, and those that a policy names.
@@ -61,6 +65,7 @@ pub fn inbound(mesh: &Mesh, node: &ProxyNode) -> (InboundPlan, Vec<Diagnostic>) 
     let plan = InboundPlan {
         config: mesh.config.clone(),
         families: Families::of(&node.addresses),
+        interception: node.interception,
         namespace: namespace.clone(),
         workload: node.workload.clone(),
         ports,

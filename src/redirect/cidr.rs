@@ -29,13 +29,14 @@ impl FromStr for Cidr {
             Some(prefix) => prefix.parse().map_err(|_| invalid())?,
             None => widest,
         };
-        if prefix > widest { Err(invalid()) } else { Ok(Self::masked(address, prefix)) }
+        if prefix > widest { Err(invalid()) } else { Ok(Self::new(address, prefix)) }
     }
 }
 
 impl Cidr {
-    /// nft refuses ranges that overlap only in bits outside the prefix, so these bits are cleared.
-    fn masked(address: IpAddr, prefix: u8) -> Self {
+    /// The range around an address. nft refuses ranges that overlap only in bits outside the prefix,
+    /// so these bits are cleared.
+    pub fn new(address: IpAddr, prefix: u8) -> Self {
         let address = match address {
             IpAddr::V4(v4) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);

@@ -1,6 +1,7 @@
 //! Cases of `tests/golden/envoy`: Kubernetes objects in, the resources of some proxies out, as JSON.
 //!
-//! Pods labelled `render: outbound`, `inbound` or `gateway` say whose.
+//! Pods labelled `render: outbound`, `inbound` or `gateway` say whose; `interception: TPROXY` says
+//! what their agents would.
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
@@ -14,7 +15,7 @@ use std::{
 use meshwright::{
     diagnostic::Diagnostic,
     envoy::{self, Encoded},
-    mesh::{self, EdsName, EndpointTable, Key, Mesh, ProxyNode, ProxyRole},
+    mesh::{self, EdsName, EndpointTable, Interception, Key, Mesh, ProxyNode, ProxyRole},
     plan::{self, Discovery},
     watch::{Snapshot, from_yaml, snapshot::Pod},
     xds::{ResourceSet, ResourceType},
@@ -117,6 +118,10 @@ fn node(key: &Key, pod: &Pod, role: ProxyRole) -> ProxyNode {
         labels: pod.labels.clone(),
         service_account: pod.service_account.clone(),
         workload: pod.workload.clone(),
+        interception: match pod.labels.get("interception").map(String::as_str) {
+            Some("TPROXY") => Interception::Tproxy,
+            _ => Interception::Redirect,
+        },
     }
 }
 
@@ -146,6 +151,26 @@ fn decode(type_url: &str, body: &[u8]) -> Value {
     message.serialize_with_options(serde_json::value::Serializer, &options).unwrap()
 }
 
+/// What our resources are made of: not all of Envoy's files compile here.
+const FOLDERS: &[&str] = &[
+    "config/cluster/v3",
+    "config/listener/v3",
+    "config/route/v3",
+    "extensions/access_loggers/stats/v3",
+    "extensions/access_loggers/stream/v3",
+    "extensions/filters/http/router/v3",
+    "extensions/filters/listener/http_inspector/v3",
+    "extensions/filters/listener/original_dst/v3",
+    "extensions/filters/listener/original_src/v3",
+    "extensions/filters/listener/tls_inspector/v3",
+    "extensions/filters/network/http_connection_manager/v3",
+    "extensions/filters/network/tcp_proxy/v3",
+    "extensions/retry/host/previous_hosts/v3",
+    "extensions/transport_sockets/raw_buffer/v3",
+    "extensions/transport_sockets/tls/v3",
+    "extensions/upstreams/http/v3",
+];
+
 /// Envoy's messages, compiled from the files that envoy-types ships; kept under `target`, because
 /// compiling them takes a while.
 fn descriptors() -> &'static DescriptorPool {
@@ -153,7 +178,8 @@ fn descriptors() -> &'static DescriptorPool {
     POOL.get_or_init(|| {
         let source = envoy_types_source();
         let version = source.file_name().unwrap().to_string_lossy().into_owned();
-        let cached = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{version}.descriptors"));
+        let cached = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{version}-{}.descriptors", FOLDERS.len()));
         if let Some(pool) = fs::read(&cached).ok().and_then(|b| DescriptorPool::decode(&*b).ok()) {
             return pool;
         }
@@ -191,26 +217,8 @@ fn compile(proto: &Path) -> DescriptorPool {
         "ratelimit/api",
     ];
     let api = proto.join("data-plane-api");
-    // What our resources are made of: not all of Envoy's files compile here.
-    let folders = [
-        "config/cluster/v3",
-        "config/listener/v3",
-        "config/route/v3",
-        "extensions/access_loggers/stats/v3",
-        "extensions/access_loggers/stream/v3",
-        "extensions/filters/http/router/v3",
-        "extensions/filters/listener/http_inspector/v3",
-        "extensions/filters/listener/original_dst/v3",
-        "extensions/filters/listener/tls_inspector/v3",
-        "extensions/filters/network/http_connection_manager/v3",
-        "extensions/filters/network/tcp_proxy/v3",
-        "extensions/retry/host/previous_hosts/v3",
-        "extensions/transport_sockets/raw_buffer/v3",
-        "extensions/transport_sockets/tls/v3",
-        "extensions/upstreams/http/v3",
-    ];
     let mut files = Vec::new();
-    for folder in folders {
+    for folder in FOLDERS {
         for entry in fs::read_dir(api.join("envoy").join(folder)).unwrap() {
             files.push(entry.unwrap().path());
         }

@@ -187,7 +187,7 @@ fn resolver(libraries: &std::collections::BTreeSet<PathBuf>) -> Vec<PathBuf> {
         .collect()
 }
 
-/// iptables in both its kinds, nft, and their modules.
+/// iptables in both its kinds, nft, their modules, and what else changes a pod's network.
 fn redirection() -> Result<Files> {
     let mut files = Files::default();
     let restore = find_program("iptables-restore").context("iptables is missing: install it")?;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     control_plane::world::Own,
-    mesh::{ProxyNode, ProxyRole},
+    mesh::{Interception, ProxyNode, ProxyRole},
     watch::{Key, from_yaml},
     xds::{ResourceType, View},
 };
@@ -55,6 +55,7 @@ fn node() -> ProxyNode {
         labels: [("app".to_owned(), "web".to_owned())].into(),
         service_account: "web".into(),
         workload: "web".into(),
+        interception: Interception::Redirect,
     }
 }
 
