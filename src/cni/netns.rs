@@ -69,7 +69,9 @@ impl Namespaces {
     pub async fn redirect(&self, namespace: &Path, arguments: &[String]) -> Result<(), String> {
         let _slot = self.slots.acquire().await.map_err(|error| error.to_string())?;
         let mut command = enter(namespace);
-        command.arg(&self.redirect).arg("redirect").args(arguments).env("MESHWRIGHT_LOG", "warn");
+        // The pod proves by itself that it works (`--check`), on the ports that a probe would need.
+        command.arg(&self.redirect).args(["redirect", "--no-probe"]).args(arguments);
+        command.env("MESHWRIGHT_LOG", "warn");
         output(&mut command).await.map(drop)
     }
 }

@@ -316,7 +316,7 @@ fn response(type_url: &str) -> DeltaDiscoveryResponse {
             ..Resource::default()
         });
     }
-    let host = Host { addresses: vec![vec![10, 96, 0, 1]], ..Host::default() };
+    let host = Host { addresses: vec![vec![10, 96, 0, 1].into()], ..Host::default() };
     let job = Pod { applications_finished: true };
     match type_url {
         // A great mesh.

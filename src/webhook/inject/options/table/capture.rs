@@ -2,7 +2,7 @@
 
 use super::Annotation;
 use crate::{
-    api::meshwright::RedirectionMode,
+    api::meshwright::{RedirectionBy, RedirectionMode},
     webhook::inject::options::{RedirectOptions, form, pod::Draft},
 };
 
@@ -34,6 +34,14 @@ pub(in super::super) fn interception(value: &str) -> form::Result<RedirectionMod
     }
 }
 
+fn redirection_by(value: &str) -> form::Result<RedirectionBy> {
+    match value {
+        "InitContainer" => Ok(RedirectionBy::InitContainer),
+        "CNI" => Ok(RedirectionBy::Cni),
+        _ => Err(String::new()),
+    }
+}
+
 pub(super) const ALL: &[Annotation] = &[
     Annotation {
         name: "interception-mode",
@@ -45,6 +53,18 @@ pub(super) const ALL: &[Annotation] = &[
                  is redirected, and no container is there to do it.",
         apply: |draft, value| {
             draft.options.redirection.mode = interception(value)?;
+            Ok(())
+        },
+    },
+    Annotation {
+        name: "redirection-by",
+        istio: &[],
+        form: "`InitContainer` or `CNI`",
+        example: "CNI",
+        effect: "Who writes the rules: an init container of the pod with NET_ADMIN and NET_RAW, or \
+                 the CNI plugin of the node, with which the pod needs no capability.",
+        apply: |draft, value| {
+            draft.options.redirection.by = redirection_by(value)?;
             Ok(())
         },
     },
