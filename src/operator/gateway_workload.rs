@@ -152,7 +152,7 @@ impl GatewayWorkload {
                 i64::from(self.proxy.defaults.drain_seconds) + 25,
             ),
             containers: vec![container::proxy(&self.proxy, &self.proxy.defaults, identity)],
-            volumes: Some(container::volumes()),
+            volumes: Some(container::volumes(&self.proxy.defaults)),
             ..PodSpec::default()
         }
     }

@@ -1,12 +1,22 @@
 //! Injection of the proxy into a pod: whether ([`decide`]), and what it becomes ([`patch`]).
 
+mod company;
 pub mod container;
+pub mod damage;
 pub mod decide;
+mod json;
+mod layers;
 mod metrics;
+mod native;
 pub mod options;
+mod order;
 mod overlay;
 pub mod patch;
 mod probes;
+mod status;
+pub mod strategic;
+mod template;
+mod user;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -17,7 +27,9 @@ use serde_json::Value;
 use crate::api::meshwright::Injection;
 
 pub use container::ProxySettings;
+pub use damage::damage;
 pub use decide::{Decision, Reason, decide};
+pub use native::NativeSupport;
 pub use options::Options;
 pub use workload::workload_name;
 
@@ -41,6 +53,8 @@ pub struct InjectConfig {
 pub struct Namespace {
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// Those that a platform leaves for whoever makes pods.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Why a pod could not be injected although it asked for it.
@@ -50,6 +64,22 @@ pub enum Error {
     NotAPod(#[source] serde_json::Error),
     #[error("the pod has no spec")]
     NoSpec,
+    #[error("{field}: {message}")]
+    Template { field: String, message: String },
+    #[error("{layer} cannot be laid over the pod: {message}")]
+    Layer { layer: String, message: String },
+    #[error(
+        "annotation meshwright.dev/overrides, in which injection keeps the pod's own settings for the proxy's container, cannot be read ({0}): remove it"
+    )]
+    Overrides(String),
+    #[error(
+        "template gateway needs a container named istio-proxy or meshwright-proxy with image: auto, which becomes the gateway; for another image set the annotation meshwright.dev/proxy-image"
+    )]
+    NoGatewayContainer,
+    #[error(
+        "the pod has no container beside the proxy: for a gateway set the annotation inject.istio.io/templates: gateway, else add the application"
+    )]
+    OnlyAProxy,
     #[error("the proxy's containers cannot be written as JSON: {0}")]
     Encode(#[source] serde_json::Error),
 }

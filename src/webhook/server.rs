@@ -141,15 +141,19 @@ fn allow(outcome: inject::Outcome, revision: &str) -> Answer {
 
 impl Namespaces {
     fn cached(&self, name: &str) -> Namespace {
-        let found = self.cache.get(&ObjectRef::new(name));
-        let labels = found.map(|found| found.labels().clone()).unwrap_or_default();
-        Namespace { name: name.to_owned(), labels }
+        namespace(name, self.cache.get(&ObjectRef::new(name)).as_deref())
     }
 
     async fn fetch(&self, name: &str) -> Result<Namespace, kube::Error> {
         let namespaces: Api<core::Namespace> = Api::all(self.client.clone());
-        let found = namespaces.get_metadata_opt(name).await?;
-        let labels = found.map(|found| found.labels().clone()).unwrap_or_default();
-        Ok(Namespace { name: name.to_owned(), labels })
+        Ok(namespace(name, namespaces.get_metadata_opt(name).await?.as_ref()))
+    }
+}
+
+fn namespace(name: &str, found: Option<&PartialObjectMeta<core::Namespace>>) -> Namespace {
+    Namespace {
+        name: name.to_owned(),
+        labels: found.map(|found| found.labels().clone()).unwrap_or_default(),
+        annotations: found.map(|found| found.annotations().clone()).unwrap_or_default(),
     }
 }

@@ -48,6 +48,7 @@ pub fn namespace() -> Namespace {
     Namespace {
         name: "shop".to_owned(),
         labels: [("meshwright.dev/injection".to_owned(), "enabled".to_owned())].into(),
+        annotations: BTreeMap::new(),
     }
 }
 
@@ -72,6 +73,8 @@ struct About {
     /// Its labels; `meshwright.dev/injection: enabled` if not given.
     #[serde(default)]
     namespace_labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    namespace_annotations: BTreeMap<String, String>,
     /// Spec of the MeshInstallation.
     #[serde(default)]
     installation: MeshInstallationSpec,
@@ -107,6 +110,7 @@ fn case(folder: PathBuf) -> Case {
     if let Some(labels) = about.namespace_labels {
         namespace.labels = labels;
     }
+    namespace.annotations = about.namespace_annotations;
     Case {
         name: folder.file_name().unwrap().to_string_lossy().into_owned(),
         pod: read(&folder.join("pod.yaml")),

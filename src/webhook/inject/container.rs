@@ -13,9 +13,12 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
-use super::{decide::PROXY_UID, options::Options};
+use super::{decide::PROXY_UID, native::NativeSupport, options::Options};
 use crate::{
-    api::meshwright::{MeshInstallationSpec, Resources},
+    api::meshwright::{
+        MeshInstallationSpec, RedirectionBackend, RedirectionBy, RedirectionMode, Resources,
+        SidecarKind,
+    },
     ca::CERTIFICATE_TTL,
 };
 
@@ -50,6 +53,9 @@ pub struct ProxySettings {
     pub revision: String,
     /// How long certificates are valid.
     pub certificate_lifetime: Duration,
+    /// What the installation says about native sidecars, and which nodes have them.
+    pub sidecar: SidecarKind,
+    pub native: NativeSupport,
     /// Of pods that say nothing else.
     pub defaults: Options,
 }
@@ -69,6 +75,8 @@ impl ProxySettings {
             trust_domain: spec.trust_domain.clone(),
             cluster_domain: spec.cluster_domain.clone(),
             revision: spec.revision.clone(),
+            sidecar: spec.proxy.sidecar,
+            native: NativeSupport::default(),
             // What admission let in parses.
             certificate_lifetime: spec.proxy.certificate_lifetime().unwrap_or(CERTIFICATE_TTL),
             defaults: Options::of_installation(spec, image, image_pull_policy, native_supported),
@@ -154,10 +162,13 @@ pub fn proxy(settings: &ProxySettings, options: &Options, identity: &ProxyIdenti
             ..ContainerPort::default()
         }]),
         resources: Some(options.resources.clone()),
-        restart_policy: sidecar.then(|| "Always".to_owned()),
+        restart_policy: (sidecar && options.native).then(|| "Always".to_owned()),
         security_context: Some(proxy_security()),
         volume_mounts: Some(mounts()),
-        lifecycle: (sidecar && SIDECAR_STARTUP == Startup::PostStartHook).then(post_start),
+        lifecycle: (sidecar
+            && (options.native || options.hold)
+            && SIDECAR_STARTUP == Startup::PostStartHook)
+            .then(post_start),
         startup_probe: (sidecar && SIDECAR_STARTUP == Startup::StartupProbe)
             .then(|| health_probe(1, 600)),
         readiness_probe: Some(health_probe(if sidecar { 5 } else { 2 }, 4)),
@@ -165,35 +176,70 @@ pub fn proxy(settings: &ProxySettings, options: &Options, identity: &ProxyIdenti
     }
 }
 
-/// The init container that redirects the pod's traffic to the proxy, then exits.
-pub fn redirect(options: &Options) -> Container {
-    Container {
+/// The init container that redirects the pod's traffic to the proxy, or waits until the node's CNI
+/// plugin has; `None` where nothing is redirected.
+pub fn redirect(options: &Options) -> Option<Container> {
+    let mut args = vec!["redirect".to_owned()];
+    let security = match (options.redirection.mode, options.redirection.by) {
+        (RedirectionMode::None, _) => return None,
+        (_, RedirectionBy::InitContainer) => redirect_security(),
+        (_, RedirectionBy::Cni) => {
+            args.push("--check".to_owned());
+            proxy_security()
+        }
+    };
+    args.extend(redirect_arguments(options));
+    Some(Container {
         name: REDIRECT_CONTAINER.to_owned(),
         image: Some(options.image.clone()),
         image_pull_policy: Some(options.image_pull_policy.clone()),
-        args: Some(vec!["redirect".to_owned()]),
+        args: Some(args),
         resources: Some(options.resources.clone()),
-        security_context: Some(SecurityContext {
-            run_as_user: Some(0),
-            run_as_group: Some(0),
-            run_as_non_root: Some(false),
-            privileged: Some(false),
-            allow_privilege_escalation: Some(false),
-            // iptables keeps a lock file under /run.
-            read_only_root_filesystem: Some(false),
-            capabilities: Some(Capabilities {
-                add: Some(vec!["NET_ADMIN".to_owned(), "NET_RAW".to_owned()]),
-                drop: Some(vec!["ALL".to_owned()]),
-            }),
-            seccomp_profile: Some(runtime_default()),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(security),
         ..Container::default()
+    })
+}
+
+/// What `meshwright redirect` is told, where it differs from what that does by itself.
+pub fn redirect_arguments(options: &Options) -> Vec<String> {
+    let redirection = &options.redirection;
+    let mode = if redirection.mode == RedirectionMode::Tproxy { "tproxy" } else { "redirect" };
+    let backend = match redirection.backend {
+        RedirectionBackend::Auto => "auto",
+        RedirectionBackend::Nftables => "nftables",
+        RedirectionBackend::Iptables => "iptables",
+    };
+    let flags = [
+        ("mode", mode, "redirect"),
+        ("exclude-inbound-ports", &redirection.exclude_inbound_ports, ""),
+        ("exclude-outbound-ports", &redirection.exclude_outbound_ports, ""),
+        ("outbound-cidrs", &redirection.outbound_cidrs, "*"),
+        ("backend", backend, "auto"),
+    ];
+    let given = flags.into_iter().filter(|(_, value, default)| value != default);
+    given.map(|(flag, value, _)| format!("--{flag}={value}")).collect()
+}
+
+fn redirect_security() -> SecurityContext {
+    SecurityContext {
+        run_as_user: Some(0),
+        run_as_group: Some(0),
+        run_as_non_root: Some(false),
+        privileged: Some(false),
+        allow_privilege_escalation: Some(false),
+        // iptables keeps a lock file under /run.
+        read_only_root_filesystem: Some(false),
+        capabilities: Some(Capabilities {
+            add: Some(vec!["NET_ADMIN".to_owned(), "NET_RAW".to_owned()]),
+            drop: Some(vec!["ALL".to_owned()]),
+        }),
+        seccomp_profile: Some(runtime_default()),
+        ..SecurityContext::default()
     }
 }
 
 /// The volumes that [`proxy`] mounts.
-pub fn volumes() -> Vec<Volume> {
+pub fn volumes(options: &Options) -> Vec<Volume> {
     let token = VolumeProjection {
         service_account_token: Some(ServiceAccountTokenProjection {
             audience: Some(TOKEN_AUDIENCE.to_owned()),
@@ -214,7 +260,7 @@ pub fn volumes() -> Vec<Volume> {
         }),
         ..VolumeProjection::default()
     };
-    vec![
+    let mut volumes = vec![
         Volume {
             name: RUN_VOLUME.to_owned(),
             empty_dir: Some(EmptyDirVolumeSource {
@@ -231,7 +277,9 @@ pub fn volumes() -> Vec<Volume> {
             }),
             ..Volume::default()
         },
-    ]
+    ];
+    volumes.extend(options.volumes.iter().cloned());
+    volumes
 }
 
 /// What the proxy may do: nothing that an ordinary program may not.

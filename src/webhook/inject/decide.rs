@@ -160,7 +160,15 @@ fn has_foreign_proxy(spec: &PodSpec) -> bool {
     spec.containers
         .iter()
         .chain(init)
-        .any(|container| container.name == "istio-proxy" || container.name == "linkerd-proxy")
+        .any(|container| container.name == "linkerd-proxy" || is_istio_proxy(container))
+}
+
+/// A container of this name that does not start Istio's agent is the user's settings for ours.
+fn is_istio_proxy(container: &Container) -> bool {
+    let starts_agent = container.args.as_ref().and_then(|args| args.first());
+    container.name == "istio-proxy"
+        && starts_agent.is_some_and(|first| first == "proxy")
+        && container.image.as_deref() != Some("auto")
 }
 
 fn injected_revision(status: &str) -> String {
@@ -266,7 +274,8 @@ mod tests {
         pod: &[(&str, &str)],
         config: &InjectConfig,
     ) -> &'static str {
-        let namespace = Namespace { name: "shop".to_owned(), labels: map(namespace) };
+        let namespace =
+            Namespace { name: "shop".to_owned(), labels: map(namespace), ..Namespace::default() };
         let mut typed = Pod { spec: Some(PodSpec::default()), ..Pod::default() };
         typed.metadata.labels = Some(map(pod));
         match decide(&typed, &namespace, config) {
@@ -340,7 +349,11 @@ mod tests {
             pod
         };
         let at = |name: &str, pod: &Pod| {
-            let namespace = Namespace { name: name.to_owned(), labels: enabled.clone() };
+            let namespace = Namespace {
+                name: name.to_owned(),
+                labels: enabled.clone(),
+                ..Namespace::default()
+            };
             decide(pod, &namespace, &config("default", true))
         };
         let plain = pod(|_| {});
@@ -354,7 +367,11 @@ mod tests {
         });
         assert_eq!(at("shop", &other), Decision::Skip(Reason::AlreadyInjected("old".to_owned())));
         let istio = pod(|pod| {
-            let proxy = Container { name: "istio-proxy".to_owned(), ..Container::default() };
+            let proxy = Container {
+                name: "istio-proxy".to_owned(),
+                args: Some(vec!["proxy".to_owned(), "sidecar".to_owned()]),
+                ..Container::default()
+            };
             pod.spec.as_mut().unwrap().containers.push(proxy);
         });
         assert_eq!(at("shop", &istio), Decision::Skip(Reason::OtherMesh));
