@@ -1,5 +1,6 @@
 //! Injection of the proxy into a pod: whether ([`decide`]), and what it becomes ([`patch`]).
 
+pub mod check;
 mod company;
 pub mod container;
 pub mod damage;

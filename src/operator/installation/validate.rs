@@ -13,7 +13,7 @@ use crate::{
     diagnostic::Severity,
     operator::platform::{Platform, WebhookEndpoint},
     webhook::{
-        inject::{InjectConfig, ProxySettings, container},
+        inject::{InjectConfig, NativeSupport, ProxySettings, container},
         validate::installation,
     },
 };
@@ -93,7 +93,7 @@ pub fn validate(
                 .as_ref()
                 .map_or_else(default_resources, container::resources),
         },
-        proxy: proxy_settings(installation, platform),
+        proxy: proxy_settings(installation, platform, &NativeSupport::default()),
         gateways: spec.gateways.iter().map(resolved).collect(),
         webhook: Webhook {
             endpoint: platform.webhook.clone(),
@@ -104,28 +104,37 @@ pub fn validate(
     })
 }
 
-/// What the injection webhook does for an installation.
-pub fn inject_config(installation: &MeshInstallation, platform: &Platform) -> InjectConfig {
+/// What the injection webhook does for an installation, in a cluster with such nodes.
+pub fn inject_config(
+    installation: &MeshInstallation,
+    platform: &Platform,
+    native: &NativeSupport,
+) -> InjectConfig {
     InjectConfig {
         revision: installation.spec.revision.clone(),
         system_namespace: platform.namespace.clone(),
         tags: installation.spec.tags.clone(),
         istio_labels: installation.spec.compatibility.istio_labels,
         injection: installation.spec.injection.clone(),
-        proxy: proxy_settings(installation, platform),
+        proxy: proxy_settings(installation, platform, native),
     }
 }
 
-/// The proxies of an installation.
-pub fn proxy_settings(installation: &MeshInstallation, platform: &Platform) -> ProxySettings {
+/// The proxies of an installation. Gateways, which are no sidecars, do not depend on `native`.
+pub fn proxy_settings(
+    installation: &MeshInstallation,
+    platform: &Platform,
+    native: &NativeSupport,
+) -> ProxySettings {
     let spec = &installation.spec;
-    ProxySettings::new(
+    let settings = ProxySettings::new(
         spec,
         platform.image("meshwright-proxy", &spec.version),
         &platform.image_pull_policy,
         platform.discovery_address(&spec.revision),
-        true,
-    )
+        native.everywhere(),
+    );
+    ProxySettings { native: native.clone(), ..settings }
 }
 
 fn default_resources() -> ResourceRequirements {

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use super::{Error, InjectConfig};
 use crate::api::meshwright::labels;
 
-const SIDECAR: &str = "sidecar";
-const GATEWAY: &str = "gateway";
+pub(super) const SIDECAR: &str = "sidecar";
+pub(super) const GATEWAY: &str = "gateway";
 
 /// One of a pod's templates.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::{read, unknown};
 use crate::{
     api::meshwright::{Gateway, MeshInstallation, Resources},
     diagnostic::{Diagnostic, ObjectRef},
-    webhook::inject::decide::KUBERNETES_NAMESPACES,
+    webhook::inject::{self, decide::KUBERNETES_NAMESPACES},
 };
 
 /// Ports of the proxy itself, which a gateway cannot listen on.
@@ -60,6 +60,9 @@ pub fn check<'a>(
     }
     findings.resources("spec.controlPlane.resources", spec.control_plane.resources.as_ref());
     findings.resources("spec.proxy.resources", spec.proxy.resources.as_ref());
+    for problem in inject::check::problems(&spec.injection) {
+        findings.error(problem.path, "InvalidInjection", problem.message);
+    }
     let mut names = BTreeSet::new();
     for (index, gateway) in spec.gateways.iter().enumerate() {
         let path = format!("spec.gateways[{index}]");
