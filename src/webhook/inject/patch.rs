@@ -1,9 +1,11 @@
 //! The pod as it should be: layers of partial pods over the pod's own JSON, so that fields that this
 //! version does not know survive. Injecting an injected pod changes nothing.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::{Selector, SelectorExt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -27,7 +29,8 @@ use crate::api::meshwright::{PartialPod, RedirectionMode, labels};
 const DEFAULT_CONTAINER: [&str; 2] =
     ["kubectl.kubernetes.io/default-container", "kubectl.kubernetes.io/default-logs-container"];
 /// Variables of the proxy that say what was found in the pod.
-const NOTES: [&str; 2] = [container::APP_PROBES_ENV, container::APP_METRICS_ENV];
+const NOTES: [&str; 3] =
+    [container::APP_PROBES_ENV, container::APP_METRICS_ENV, "MESHWRIGHT_LABELS"];
 
 /// An injected pod.
 pub struct Injected {
@@ -42,15 +45,10 @@ pub fn injected(
     namespace: &Namespace,
     config: &InjectConfig,
 ) -> Result<Injected, Error> {
-    let options = &*config.proxy.defaults_for(typed);
     let before = Status::read(pod);
     let mut base = pod.clone();
-    if let Some(before) = &before {
-        before.added.take_from(&mut base);
-    }
-    if !base.get("spec").is_some_and(Value::is_object) {
-        return Err(Error::NoSpec);
-    }
+    let original = original(&mut base, typed, before.as_ref())?;
+    let options = &*config.proxy.defaults_for(&original);
 
     let plan = Plan::new(&mut base, typed, namespace, config, options)?;
     let own = Names::of(&base);
@@ -71,6 +69,20 @@ pub fn injected(
     let damage = damage(typed).map(|damage| format!("repaired: {damage}"));
     let warnings = plan.warnings.into_iter().chain(damage).chain(dns_warning(typed, namespace));
     Ok(Injected { pod, warnings: warnings.collect() })
+}
+
+/// The pod without what an earlier injection added, so that nothing of that looks like a wish.
+fn original<'a>(
+    base: &mut Value,
+    typed: &'a Pod,
+    before: Option<&Status>,
+) -> Result<Cow<'a, Pod>, Error> {
+    if !base.get("spec").is_some_and(Value::is_object) {
+        return Err(Error::NoSpec);
+    }
+    let Some(before) = before else { return Ok(Cow::Borrowed(typed)) };
+    before.added.take_from(base);
+    Pod::deserialize(&*base).map(Cow::Owned).map_err(Error::NotAPod)
 }
 
 /// What is to become of one pod.
@@ -103,7 +115,13 @@ impl Plan {
             shape,
             layers: Vec::new(),
             overlays,
-            identity: identity(pod, typed, shape, config),
+            identity: ProxyIdentity {
+                role: shape.role.unwrap_or(Role::Sidecar),
+                workload: workload_name(&typed.metadata),
+                labels: BTreeMap::new(),
+                app_probes: None,
+                app_metrics: None,
+            },
             found: Found::read(typed),
             warnings: Vec::new(),
         };
@@ -189,6 +207,7 @@ impl Plan {
         options: &Options,
         config: &InjectConfig,
     ) -> Result<(), Error> {
+        let labels = string_map(pod, "/metadata/labels");
         let (Some(role), Value::Object(pod)) = (self.shape.role, pod) else { return Ok(()) };
         let app_metrics = metrics::merge(
             object_in(object_in(pod, "metadata"), "annotations"),
@@ -203,7 +222,8 @@ impl Plan {
         let Some(field) = self.shape.list_of(PROXY_CONTAINER) else { return Ok(()) };
         if let Some(proxy) = container_mut(spec, field, PROXY_CONTAINER) {
             restart_policy(proxy, field == "initContainers");
-            let identity = ProxyIdentity { app_probes, app_metrics, ..self.identity.clone() };
+            let identity =
+                ProxyIdentity { labels, app_probes, app_metrics, ..self.identity.clone() };
             let complete = encode(&container::proxy(&config.proxy, options, &identity))?;
             note_findings(proxy, &complete);
         }
@@ -259,18 +279,6 @@ fn check_containers(pod: &Value, shape: Shape, overlays: &Overlays) -> Result<()
             if alone { Err(Error::OnlyAProxy) } else { Ok(()) }
         }
         _ => Ok(()),
-    }
-}
-
-fn identity(pod: &Value, typed: &Pod, shape: Shape, config: &InjectConfig) -> ProxyIdentity {
-    let mut labels = string_map(pod, "/metadata/labels");
-    labels.insert(labels::REVISION.to_owned(), config.revision.clone());
-    ProxyIdentity {
-        role: shape.role.unwrap_or(Role::Sidecar),
-        workload: workload_name(&typed.metadata),
-        labels,
-        app_probes: None,
-        app_metrics: None,
     }
 }
 
@@ -349,7 +357,7 @@ fn dns_warning(pod: &Pod, namespace: &Namespace) -> Option<String> {
     })
 }
 
-fn string_map(pod: &Value, path: &str) -> std::collections::BTreeMap<String, String> {
+fn string_map(pod: &Value, path: &str) -> BTreeMap<String, String> {
     let map = pod.pointer(path).and_then(Value::as_object).into_iter().flatten();
     map.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
