@@ -36,7 +36,7 @@ use super::{
 use crate::{
     api::meshwright::MeshInstallation,
     webhook::{
-        inject::NativeSupport,
+        inject::{NativeSupport, PLATFORM_ANNOTATIONS},
         server::{Installations, Namespaces},
     },
 };
@@ -132,7 +132,10 @@ fn follow_namespaces(client: &Client, tasks: &mut Tasks) -> Store<PartialObjectM
     let metadata = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
     let mut stream = watcher(metadata, watcher::Config::default())
         .default_backoff()
-        .modify(|namespace| namespace.managed_fields_mut().clear())
+        .modify(|namespace| {
+            namespace.managed_fields_mut().clear();
+            namespace.annotations_mut().retain(|key, _| PLATFORM_ANNOTATIONS.contains(&&**key));
+        })
         .reflect(writer)
         .boxed();
     tasks.spawn(async move {

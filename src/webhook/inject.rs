@@ -54,9 +54,12 @@ pub struct InjectConfig {
 pub struct Namespace {
     pub name: String,
     pub labels: BTreeMap<String, String>,
-    /// Those that a platform leaves for whoever makes pods.
+    /// Those of [`PLATFORM_ANNOTATIONS`].
     pub annotations: BTreeMap<String, String>,
 }
+
+/// Annotations of a namespace by which a platform says how its pods shall be.
+pub const PLATFORM_ANNOTATIONS: [&str; 2] = [user::UID_RANGE, user::GROUPS];
 
 /// Why a pod could not be injected although it asked for it.
 #[derive(Debug, thiserror::Error)]

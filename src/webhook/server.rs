@@ -151,9 +151,11 @@ impl Namespaces {
 }
 
 fn namespace(name: &str, found: Option<&PartialObjectMeta<core::Namespace>>) -> Namespace {
+    let annotations = found.into_iter().flat_map(|found| found.annotations());
+    let read = annotations.filter(|(key, _)| inject::PLATFORM_ANNOTATIONS.contains(&&***key));
     Namespace {
         name: name.to_owned(),
         labels: found.map(|found| found.labels().clone()).unwrap_or_default(),
-        annotations: found.map(|found| found.annotations().clone()).unwrap_or_default(),
+        annotations: read.map(|(key, value)| (key.clone(), value.clone())).collect(),
     }
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::{InjectConfig, Namespace};
+use super::{InjectConfig, Namespace, container::PROXY_CONTAINER};
 use crate::api::meshwright::labels;
 
 /// Namespaces of Kubernetes itself, where nothing may stand in the way.
@@ -116,7 +116,8 @@ pub fn warnings(pod: &Pod, config: &InjectConfig) -> Vec<String> {
         }
     }
     let runs_as_proxy = |container: &&Container| {
-        container.security_context.as_ref().and_then(|c| c.run_as_user) == Some(PROXY_UID)
+        container.name != PROXY_CONTAINER
+            && container.security_context.as_ref().and_then(|c| c.run_as_user) == Some(PROXY_UID)
     };
     for container in pod.spec.iter().flat_map(|spec| spec.containers.iter().filter(runs_as_proxy)) {
         warnings.push(format!(

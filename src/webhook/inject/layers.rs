@@ -58,9 +58,7 @@ pub(super) struct Layer {
 impl Layer {
     /// A layer of somebody else. Our containers may stand in either list and under Istio's names.
     pub(super) fn foreign(source: String, mut partial: Map<String, Value>, shape: Shape) -> Self {
-        if shape.role.is_some()
-            && let Some(Value::Object(spec)) = partial.get_mut("spec")
-        {
+        if let Some(Value::Object(spec)) = partial.get_mut("spec") {
             adopt(spec, shape);
         }
         Self { source, partial, foreign: true }

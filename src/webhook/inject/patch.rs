@@ -56,12 +56,13 @@ pub fn injected(
     let status = Status {
         revision: config.revision.clone(),
         added: Names::of(&base).since(&own),
+        variables: company::variables(&base),
         hash: layers::hash(&plan.layers)?,
     };
     let mut pod = match before {
         None => base,
         Some(before) if before.hash == status.hash => company::repaired(pod.clone(), &base),
-        Some(_) => company::renewed(pod, base, plan.shape),
+        Some(before) => company::renewed(pod, &before, base, plan.shape),
     };
     plan.finish(&mut pod, options, config)?;
     plan.annotate(&mut pod, &status, options)?;

@@ -17,6 +17,9 @@ pub(super) struct Status {
     pub revision: String,
     #[serde(flatten)]
     pub added: Names,
+    /// Variables of our containers that templates, patches and the pod itself asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<String>,
     /// Of all that was laid over the pod. As long as it stays the same, what differs in the pod is
     /// the work of others.
     pub hash: String,

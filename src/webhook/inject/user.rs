@@ -10,10 +10,12 @@ use super::{
 };
 
 /// On a namespace of OpenShift: the users that its pods may have, as `START/SIZE` or `START-END`.
-pub(super) const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
+pub const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
 /// The groups, as a list of such ranges.
-pub(super) const GROUPS: &str = "openshift.io/sa.scc.supplemental-groups";
+pub const GROUPS: &str = "openshift.io/sa.scc.supplemental-groups";
 const ROOT: i64 = 0;
+/// Of `meshwright redirect`.
+const FLAGS: [&str; 2] = ["--proxy-uid=", "--proxy-gid="];
 
 /// Who the proxy runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +66,11 @@ impl User {
 
     /// What `meshwright redirect` is told of it.
     pub(super) fn arguments(self) -> Vec<String> {
-        [("uid", self.uid, USUAL.uid), ("gid", self.gid, USUAL.gid)]
+        let [uid, gid] = FLAGS;
+        [(uid, self.uid, USUAL.uid), (gid, self.gid, USUAL.gid)]
             .into_iter()
             .filter(|(_, id, usual)| id != usual)
-            .map(|(flag, id, _)| format!("--proxy-{flag}={id}"))
+            .map(|(flag, id, _)| format!("{flag}{id}"))
             .collect()
     }
 
@@ -77,7 +80,8 @@ impl User {
             return;
         };
         if let Some(Value::Array(args)) = redirect.get_mut("args") {
-            args.retain(|arg| !arg.as_str().is_some_and(|arg| arg.starts_with("--proxy-")));
+            let is_user = |arg: &str| FLAGS.iter().any(|flag| arg.starts_with(flag));
+            args.retain(|arg| !arg.as_str().is_some_and(is_user));
             args.extend(self.arguments().into_iter().map(Value::from));
         }
         // The one that only checks has no rights, so it may be anybody; on OpenShift it must be
