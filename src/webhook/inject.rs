@@ -13,6 +13,7 @@ pub mod options;
 mod order;
 mod overlay;
 pub mod patch;
+mod plan;
 mod probes;
 mod status;
 pub mod strategic;

@@ -151,7 +151,7 @@ impl Namespaces {
 }
 
 fn namespace(name: &str, found: Option<&PartialObjectMeta<core::Namespace>>) -> Namespace {
-    let annotations = found.into_iter().flat_map(|found| found.annotations());
+    let annotations = found.into_iter().flat_map(ResourceExt::annotations);
     let read = annotations.filter(|(key, _)| inject::PLATFORM_ANNOTATIONS.contains(&&***key));
     Namespace {
         name: name.to_owned(),

@@ -64,7 +64,7 @@ pub struct Case {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct About {
+struct CaseFile {
     /// One sentence for the reader.
     about: String,
     /// Name of the namespace; `shop` if not given.
@@ -99,9 +99,9 @@ struct Before {
 }
 
 impl Before {
-    fn happen(self, pod: &Value, namespace: &Namespace, about: &About) -> Value {
-        let spec = self.installation.as_ref().unwrap_or(&about.installation);
-        let config = config_of(spec, about.native_supported);
+    fn happen(self, pod: &Value, namespace: &Namespace, case: &CaseFile) -> Value {
+        let spec = self.installation.as_ref().unwrap_or(&case.installation);
+        let config = config_of(spec, case.native_supported);
         let mut pod = inject(pod, namespace, &config).unwrap().pod;
         strategic::merge(pod.as_object_mut().unwrap(), &self.other_webhook).unwrap();
         pod
@@ -126,7 +126,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn case(folder: PathBuf) -> Case {
-    let mut about: About = read(&folder.join("case.yaml"));
+    let mut about: CaseFile = read(&folder.join("case.yaml"));
     assert!(about.about.ends_with('.'), "{}: about is a sentence", folder.display());
     let mut namespace = namespace();
     if let Some(name) = about.namespace.take() {

@@ -1,11 +1,10 @@
 //! The pod as it should be: layers of partial pods over the pod's own JSON, so that fields that this
 //! version does not know survive. Injecting an injected pod changes nothing.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::core::{Selector, SelectorExt};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -13,18 +12,15 @@ use super::{
     container::{self, PROXY_CONTAINER, ProxyIdentity, REDIRECT_CONTAINER, Role},
     damage::damage,
     json::{self as pod_json, array_in, container_mut, list, name_of, object_in},
-    layers::{self, Layer, Shape},
-    metrics,
+    layers, metrics,
     options::Options,
     order,
-    overlay::{Bounds, Overlays},
+    plan::{Plan, encode, string_map},
     probes,
     status::{Names, Status},
-    template::{self, Template},
-    user::{self, User},
-    workload::workload_name,
+    user::User,
 };
-use crate::api::meshwright::{PartialPod, RedirectionMode, labels};
+use crate::api::meshwright::labels;
 
 const DEFAULT_CONTAINER: [&str; 2] =
     ["kubectl.kubernetes.io/default-container", "kubectl.kubernetes.io/default-logs-container"];
@@ -64,8 +60,8 @@ pub fn injected(
         Some(before) if before.hash == status.hash => company::repaired(pod.clone(), &base),
         Some(before) => company::renewed(pod, &before, base, plan.shape),
     };
-    plan.finish(&mut pod, options, config)?;
-    plan.annotate(&mut pod, &status, options)?;
+    finish(&mut pod, &plan, &Found::read(typed), options, config)?;
+    annotate(&mut pod, &plan, &status, options)?;
 
     let damage = damage(typed).map(|damage| format!("repaired: {damage}"));
     let warnings = plan.warnings.into_iter().chain(damage).chain(dns_warning(typed, namespace));
@@ -86,201 +82,63 @@ fn original<'a>(
     Pod::deserialize(&*base).map(Cow::Owned).map_err(Error::NotAPod)
 }
 
-/// What is to become of one pod.
-struct Plan {
-    shape: Shape,
-    layers: Vec<Layer>,
-    overlays: Overlays,
-    identity: ProxyIdentity,
-    /// What an earlier injection found.
-    found: Found,
-    warnings: Vec<String>,
+/// What depends on the whole pod: the proxy's user, the order of containers, and the
+/// application's probes.
+fn finish(
+    pod: &mut Value,
+    plan: &Plan,
+    found: &Found,
+    options: &Options,
+    config: &InjectConfig,
+) -> Result<(), Error> {
+    let labels = string_map(pod, "/metadata/labels");
+    let (Some(role), Value::Object(pod)) = (plan.shape.role, pod) else { return Ok(()) };
+    let app_metrics = metrics::merge(
+        object_in(object_in(pod, "metadata"), "annotations"),
+        found.app_metrics.clone(),
+    );
+    let spec = object_in(pod, "spec");
+    User::of_proxy(spec).tell_redirect(spec);
+    let app_probes = match role {
+        Role::Sidecar => rewrite_probes(spec, &found.app_probes),
+        Role::Router => None,
+    };
+    let Some(field) = plan.shape.list_of(PROXY_CONTAINER) else { return Ok(()) };
+    if let Some(proxy) = container_mut(spec, field, PROXY_CONTAINER) {
+        restart_policy(proxy, field == "initContainers");
+        let identity = ProxyIdentity { labels, app_probes, app_metrics, ..plan.identity.clone() };
+        let complete = encode(&container::proxy(&config.proxy, options, &identity))?;
+        note_findings(proxy, &complete);
+    }
+    order::arrange(spec, plan.shape, options);
+    Ok(())
 }
 
-impl Plan {
-    /// Reads what the pod says, and takes the user's own containers for the proxy out of it.
-    fn new(
-        pod: &mut Value,
-        typed: &Pod,
-        namespace: &Namespace,
-        config: &InjectConfig,
-        options: &Options,
-    ) -> Result<Self, Error> {
-        let annotations = pod.pointer("/metadata/annotations").and_then(Value::as_object);
-        let templates = template::chosen(annotations, config)?;
-        let shape = shape(&templates, options);
-        let overlays =
-            if shape.role.is_some() { Overlays::take(pod)? } else { Overlays::default() };
-        check_containers(pod, shape, &overlays)?;
-        let mut plan = Self {
-            shape,
-            layers: Vec::new(),
-            overlays,
-            identity: ProxyIdentity {
-                role: shape.role.unwrap_or(Role::Sidecar),
-                workload: workload_name(&typed.metadata),
-                labels: BTreeMap::new(),
-                app_probes: None,
-                app_metrics: None,
-            },
-            found: Found::read(typed),
-            warnings: Vec::new(),
-        };
-        for template in &templates {
-            let layer = match template {
-                Template::Custom(name) => plan.custom(name, config),
-                Template::Sidecar | Template::Gateway => plan.own(namespace, config, options)?,
-            };
-            plan.layers.push(layer);
+fn annotate(pod: &mut Value, plan: &Plan, status: &Status, options: &Options) -> Result<(), Error> {
+    let Value::Object(pod) = pod else { return Err(Error::NoSpec) };
+    let spec = object_in(pod, "spec");
+    let first = list(spec, "containers")
+        .filter_map(name_of)
+        .find(|name| layers::canonical(name).is_none())
+        .map(str::to_owned);
+    let user = User::of_proxy(spec);
+    let annotations = object_in(object_in(pod, "metadata"), "annotations");
+    if let Some(first) = first {
+        for key in DEFAULT_CONTAINER {
+            annotations.entry(key).or_insert_with(|| first.clone().into());
         }
-        let assigns_users = namespace.annotations.contains_key(user::UID_RANGE);
-        let bounds = Bounds::new(options.redirection.mode, assigns_users, pod);
-        let (overlay, warnings) = plan.overlays.layer(shape, &bounds);
-        plan.layers.extend(overlay);
-        plan.warnings.extend(warnings);
-        plan.patches(pod, config)?;
-        Ok(plan)
     }
-
-    /// Our containers and what they need.
-    fn own(
-        &self,
-        namespace: &Namespace,
-        config: &InjectConfig,
-        options: &Options,
-    ) -> Result<Layer, Error> {
-        let mut spec = Map::new();
-        let user = User::of(namespace);
-        let proxy = encode(&container::proxy(&config.proxy, options, &self.identity))?;
-        let redirect = container::redirect(options).as_ref().map(encode).transpose()?;
-        for mut container in redirect.into_iter().chain([proxy]) {
-            let field = name_of(&container).and_then(|name| self.shape.list_of(name));
-            if let Some(field) = field {
-                user.take_over(&mut container);
-                array_in(&mut spec, field).push(container);
-            }
-        }
-        spec.insert("volumes".to_owned(), encode(&container::volumes(options))?);
-        if !options.image_pull_secrets.is_empty() {
-            let secret = |name: &String| json!({"name": name});
-            let secrets: Vec<_> = options.image_pull_secrets.iter().map(secret).collect();
-            spec.insert("imagePullSecrets".to_owned(), secrets.into());
-        }
-        let metadata = json!({"labels": {labels::REVISION: config.revision}});
-        let partial = [("metadata".to_owned(), metadata), ("spec".to_owned(), spec.into())];
-        let source = "Meshwright's own template".to_owned();
-        Ok(Layer { source, partial: Map::from_iter(partial), foreign: false })
+    if plan.shape.redirect {
+        let mut arguments = container::redirect_arguments(options);
+        arguments.extend(user.arguments());
+        annotations.insert(labels::REDIRECT.to_owned(), json!(arguments).to_string().into());
+    } else {
+        annotations.remove(labels::REDIRECT);
     }
-
-    fn custom(&self, name: &str, config: &InjectConfig) -> Layer {
-        let PartialPod(partial) = config.injection.templates.get(name).cloned().unwrap_or_default();
-        let source = format!("spec.injection.templates.{name} of the MeshInstallation");
-        Layer::foreign(source, partial, self.shape)
-    }
-
-    /// The installation's patches that the pod's own labels select.
-    fn patches(&mut self, pod: &Value, config: &InjectConfig) -> Result<(), Error> {
-        let labels = string_map(pod, "/metadata/labels");
-        for (index, patch) in config.injection.patches.iter().enumerate() {
-            let source = format!("spec.injection.patches[{index}]");
-            let selected = match &patch.selector {
-                None => true,
-                Some(selector) => Selector::try_from(selector.clone())
-                    .map_err(|error| Error::Layer {
-                        layer: format!("{source}.selector of the MeshInstallation"),
-                        message: error.to_string(),
-                    })?
-                    .matches(&labels),
-            };
-            if selected {
-                let source = format!("{source}.patch of the MeshInstallation");
-                self.layers.push(Layer::foreign(source, patch.patch.0.clone(), self.shape));
-            }
-        }
-        Ok(())
-    }
-
-    /// What depends on the whole pod: the proxy's user, the order of containers, and the
-    /// application's probes.
-    fn finish(
-        &self,
-        pod: &mut Value,
-        options: &Options,
-        config: &InjectConfig,
-    ) -> Result<(), Error> {
-        let labels = string_map(pod, "/metadata/labels");
-        let (Some(role), Value::Object(pod)) = (self.shape.role, pod) else { return Ok(()) };
-        let app_metrics = metrics::merge(
-            object_in(object_in(pod, "metadata"), "annotations"),
-            self.found.app_metrics.clone(),
-        );
-        let spec = object_in(pod, "spec");
-        User::of_proxy(spec).tell_redirect(spec);
-        let app_probes = match role {
-            Role::Sidecar => rewrite_probes(spec, &self.found.app_probes),
-            Role::Router => None,
-        };
-        let Some(field) = self.shape.list_of(PROXY_CONTAINER) else { return Ok(()) };
-        if let Some(proxy) = container_mut(spec, field, PROXY_CONTAINER) {
-            restart_policy(proxy, field == "initContainers");
-            let identity =
-                ProxyIdentity { labels, app_probes, app_metrics, ..self.identity.clone() };
-            let complete = encode(&container::proxy(&config.proxy, options, &identity))?;
-            note_findings(proxy, &complete);
-        }
-        order::arrange(spec, self.shape, options);
-        Ok(())
-    }
-
-    fn annotate(&self, pod: &mut Value, status: &Status, options: &Options) -> Result<(), Error> {
-        let Value::Object(pod) = pod else { return Err(Error::NoSpec) };
-        let spec = object_in(pod, "spec");
-        let first = list(spec, "containers")
-            .filter_map(name_of)
-            .find(|name| layers::canonical(name).is_none())
-            .map(str::to_owned);
-        let user = User::of_proxy(spec);
-        let annotations = object_in(object_in(pod, "metadata"), "annotations");
-        if let Some(first) = first {
-            for key in DEFAULT_CONTAINER {
-                annotations.entry(key).or_insert_with(|| first.clone().into());
-            }
-        }
-        if self.shape.redirect {
-            let mut arguments = container::redirect_arguments(options);
-            arguments.extend(user.arguments());
-            annotations.insert(labels::REDIRECT.to_owned(), json!(arguments).to_string().into());
-        } else {
-            annotations.remove(labels::REDIRECT);
-        }
-        self.overlays.note(annotations);
-        let status = serde_json::to_string(status).map_err(Error::Encode)?;
-        annotations.insert(labels::STATUS.to_owned(), status.into());
-        Ok(())
-    }
-}
-
-fn shape(templates: &[Template], options: &Options) -> Shape {
-    let role = templates.iter().find_map(|template| match template {
-        Template::Sidecar => Some(Role::Sidecar),
-        Template::Gateway => Some(Role::Router),
-        Template::Custom(_) => None,
-    });
-    let redirects = options.redirection.mode != RedirectionMode::None;
-    Shape { role, native: options.native, redirect: role == Some(Role::Sidecar) && redirects }
-}
-
-/// Refuses pods in which nothing would run but what cannot run alone.
-fn check_containers(pod: &Value, shape: Shape, overlays: &Overlays) -> Result<(), Error> {
-    match shape.role {
-        Some(Role::Router) if !overlays.image_is_auto() => Err(Error::NoGatewayContainer),
-        Some(Role::Sidecar) if overlays.proxy().is_some() => {
-            let spec = pod.get("spec").and_then(Value::as_object);
-            let alone = spec.is_some_and(|spec| list(spec, "containers").next().is_none());
-            if alone { Err(Error::OnlyAProxy) } else { Ok(()) }
-        }
-        _ => Ok(()),
-    }
+    plan.overlays.note(annotations);
+    let status = serde_json::to_string(status).map_err(Error::Encode)?;
+    annotations.insert(labels::STATUS.to_owned(), status.into());
+    Ok(())
 }
 
 /// What an earlier injection of the same pod noted in the proxy's environment.
@@ -356,13 +214,4 @@ fn dns_warning(pod: &Pod, namespace: &Namespace) -> Option<String> {
             namespace.name
         )
     })
-}
-
-fn string_map(pod: &Value, path: &str) -> BTreeMap<String, String> {
-    let map = pod.pointer(path).and_then(Value::as_object).into_iter().flatten();
-    map.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-}
-
-fn encode(value: &impl Serialize) -> Result<Value, Error> {
-    serde_json::to_value(value).map_err(Error::Encode)
 }
