@@ -18,7 +18,9 @@ pub mod bootstrap;
 mod drain;
 mod fetch;
 pub mod identity;
+mod insecure;
 mod metrics;
+mod podinfo;
 mod probe;
 mod proxy;
 mod readiness;
@@ -26,6 +28,7 @@ mod run;
 mod sds;
 mod server;
 pub mod settings;
+pub mod stats;
 
 pub use settings::Settings;
 
@@ -54,12 +57,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     if args.wait {
-        return Ok(runtime.block_on(ask::wait(Duration::from_secs(args.timeout)))?);
+        return Ok(runtime.block_on(ask::wait(ask::AGENT, Duration::from_secs(args.timeout)))?);
     }
     if args.drain {
         return Ok(runtime.block_on(ask::drain())?);
     }
-    crate::runtime::logs::init();
-    let settings = Settings::from_env(|name| std::env::var(name).ok())?;
+    let env = |name: &str| std::env::var(name).ok();
+    let level = env("MESHWRIGHT_AGENT_LOG_LEVEL").filter(|level| !level.is_empty());
+    crate::runtime::logs::init_at(level.as_deref());
+    let mut settings = Settings::from_env(env)?;
+    settings.labels = podinfo::labels(&settings.pod_dir);
     runtime.block_on(run::run(settings))
 }

@@ -21,7 +21,7 @@ pub mod precedence;
 mod protocol;
 mod report;
 mod services;
-mod syntax;
+pub mod syntax;
 mod text_match;
 pub mod validate;
 mod virtual_service;

@@ -22,7 +22,19 @@ const SOON: Duration = Duration::from_secs(15);
 #[test]
 fn envoy_accepts_the_bootstrap() {
     let envoy = pod::envoy();
-    for changes in [&[][..], &[("MESHWRIGHT_ROLE", "router"), ("POD_IP", "fd00::1")]] {
+    let more = [
+        ("MESHWRIGHT_INTERCEPTION", "TPROXY"),
+        ("MESHWRIGHT_NODE_METADATA", r#"{"OWNER":"me"}"#),
+        (
+            "MESHWRIGHT_STATS",
+            r#"{"prefixes":["http."],"suffixes":["_timeout"],"regexps":["a.*b"],
+                "buckets":{"istiocustom":[1,10.5]},"bins":{"istiocustom":46082,"server.":1},
+                "flushInterval":2500,"evictionInterval":5000,"compression":true}"#,
+        ),
+        ("MESHWRIGHT_RUNTIME", r#"{"a":"true","b":"5","c":"text"}"#),
+    ];
+    let gateway = [("MESHWRIGHT_ROLE", "router"), ("POD_IP", "fd00::1")];
+    for changes in [&[][..], &gateway, &more] {
         let directory = tempfile::tempdir().unwrap();
         let settings = pod::settings(directory.path(), changes);
         let file = settings.bootstrap_file();
@@ -46,7 +58,7 @@ fn a_pod_from_start_to_end() {
                 "MESHWRIGHT_APP_PROBES",
                 r#"{"/app-health/app/readyz":{"httpGet":{"port":8080,"path":"/up"}}}"#,
             ),
-            ("MESHWRIGHT_APP_METRICS", r#"{"port":8080}"#),
+            ("MESHWRIGHT_APP_METRICS", r#"[{"port":8080},{"port":8081}]"#),
         ]);
         pod::application(8080).await;
         let start = Instant::now();
@@ -63,9 +75,12 @@ fn a_pod_from_start_to_end() {
         assert_eq!(pod.get(15020, "/app-health/app/readyz").await, (200, "up".to_owned()));
         let (status, metrics) = pod.get(15020, "/stats/prometheus").await;
         assert_eq!(status, 200);
-        for name in
-            ["envoy_server_live", "app_requests_total 1", "meshwright_agent_certificates_total 1"]
-        {
+        for name in [
+            "envoy_server_live",
+            "app_requests_total 1",
+            "meshwright_agent_certificates_total 1",
+            "meshwright_agent_scrape_failures_total{target=\"8081:/metrics\"} 1",
+        ] {
             assert!(metrics.contains(name), "{name} in:\n{metrics}");
         }
         assert_eq!(pod.get(15090, "/stats/prometheus").await.0, 200);
@@ -158,6 +173,62 @@ fn fails_if_envoy_dies() {
         let (success, stderr) = pod.exited(SOON).await;
         assert!(!success);
         assert!(stderr.contains("Envoy ended by itself: signal: 9"), "{stderr}");
+    });
+}
+
+#[test]
+fn survives_being_killed_during_its_start() {
+    in_own_namespace("survives_being_killed_during_its_start", || async {
+        let control_plane = control_plane::start(Duration::from_millis(500)).await;
+        let admin = || tokio::net::TcpStream::connect(("127.0.0.1", 15000));
+        let mut pod = Pod::start(&[]);
+        // Its socket is left.
+        pod.kill_when(async |directory| directory.join("sds.sock").exists()).await;
+        pod.restart(2 * SOON).await;
+        drop(pod);
+
+        let mut pod = Pod::start(&[]);
+        // Envoy is left too, as in a pod that shares its processes, and answers in our place.
+        pod.kill_when(async |_| admin().await.is_ok()).await;
+        let left = pod.envoys();
+        assert_eq!(left.len(), 1);
+        let (ready, said) = pod.ask(Duration::from_secs(1)).await;
+        assert!(!ready && said.contains("the agent does not run"), "{said}");
+        pod.restart(2 * SOON).await;
+        let now = pod.envoys();
+        assert_eq!(now.len(), 1);
+        assert_ne!(now, left);
+        control_plane.connect_to_workload().await.request().await;
+    });
+}
+
+#[test]
+fn a_classic_sidecar_serves_on_until_the_application_has_ended() {
+    in_own_namespace("a_classic_sidecar_serves_on_until_the_application_has_ended", || async {
+        let control_plane = control_plane::start(Duration::ZERO).await;
+        let (mut application, stop) = pod::application_with_hook(8080).await;
+        let mut pod = Pod::start(&[
+            ("MESHWRIGHT_SIDECAR", "classic"),
+            ("MESHWRIGHT_MIN_DRAIN_SECONDS", "1"),
+            ("MESHWRIGHT_DRAIN_SECONDS", "60"),
+            (
+                "MESHWRIGHT_APP_PROBES",
+                r#"{"/app-lifecycle/app/prestopz":{"httpGet":{"port":8080,"path":"/stop"}}}"#,
+            ),
+        ]);
+        pod.wait(SOON).await;
+        pod.terminate();
+        // The kubelet runs the application's handler while the proxy has its signal already. It lasts
+        // longer than the proxy would stay for nobody's sake.
+        let (handler, ()) = tokio::join!(pod.get(15020, "/app-lifecycle/app/prestopz"), async {
+            application.recv().await.unwrap();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            control_plane.connect_to_workload().await.request().await;
+            stop.notify_one();
+        });
+        assert_eq!(handler, (200, "stopped".to_owned()));
+        let (success, stderr) = pod.exited(SOON).await;
+        assert!(success, "{stderr}");
     });
 }
 

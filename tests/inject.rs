@@ -36,8 +36,9 @@ fn own_containers(pod: &Value, field: &str) -> Vec<Value> {
     let mut own = items(pod, field);
     own.retain(|item| !is_ours(item));
     for container in &mut own {
-        for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
-            if let Some(Value::Object(probe)) = container.get_mut(probe) {
+        let probes = ["/readinessProbe", "/livenessProbe", "/startupProbe"];
+        for probe in probes.into_iter().chain(["/lifecycle/preStop", "/lifecycle/postStart"]) {
+            if let Some(Value::Object(probe)) = container.pointer_mut(probe) {
                 for handler in ["httpGet", "tcpSocket", "grpc"] {
                     probe.remove(handler);
                 }
@@ -156,7 +157,22 @@ proptest! {
     #[test]
     fn the_last_installation_counts(pod in pod(), first in installation(), last in installation()) {
         let direct = injected(&pod, &last);
-        prop_assert_eq!(injected(&injected(&pod, &first), &last), direct);
+        let after = injected(&injected(&pod, &first), &last);
+        let left = json_patch::diff(&direct, &after);
+        prop_assert!(left.0.is_empty(), "{left}");
+    }
+
+    #[test]
+    fn what_was_rewritten_can_be_put_back(pod in pod()) {
+        let mut off = config();
+        off.proxy.defaults.rewrite_probes = false;
+        let direct = injected(&pod, &off);
+        let back = injected(&injected(&pod, &config()), &off);
+        prop_assert_eq!(&back["spec"], &direct["spec"]);
+        for container in items(&pod, "containers") {
+            let settings = container["image"] == "auto";
+            prop_assert!(settings || items(&back, "containers").contains(&container));
+        }
     }
 
     #[test]

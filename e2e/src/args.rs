@@ -85,6 +85,8 @@ pub enum Layer {
     Cluster,
     /// What is measured in one and not judged
     Measure,
+    /// Hostile reviews for ten minutes, and property tests with other inputs each time
+    Fuzz,
 }
 
 #[derive(Debug, Clone, clap::Args)]

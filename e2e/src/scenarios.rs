@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod balancing;
+mod churn;
 mod client;
 mod collector;
 mod demo;
@@ -22,6 +23,7 @@ mod protocols;
 mod readiness;
 mod resilience;
 mod testbed;
+mod workloads;
 
 use anyhow::Result;
 
@@ -53,6 +55,12 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "gateway-istio", run: gateway::istio },
         Scenario { name: "gateway-api", run: gateway::gateway_api },
         Scenario { name: "probes", run: probes::work_under_strict },
+        Scenario { name: "jobs", run: workloads::jobs_end },
+        Scenario { name: "init-containers", run: workloads::init_containers_use_the_network },
+        Scenario { name: "workload-kinds", run: workloads::stateful_and_daemon_sets },
+        Scenario { name: "host-network", run: workloads::host_network_is_left_alone },
+        Scenario { name: "agent-killed", run: workloads::agent_killed_during_start },
+        Scenario { name: "churn", run: churn::no_pod_without_a_proxy },
         Scenario { name: "memory", run: memory::within_budget },
         Scenario { name: "rolling-restart", run: resilience::rolling_restart_loses_nothing },
         Scenario { name: "control-plane-outage", run: resilience::control_plane_outage },

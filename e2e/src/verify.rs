@@ -86,6 +86,7 @@ fn one(
         Layer::Netns => cargo::with_envoy(cache, steps, totals, "netns"),
         Layer::Chart => chart::check(cache, steps, totals),
         Layer::Cluster => scenes::run(args, cache, scenarios::all(), steps, totals),
+        Layer::Fuzz => cargo::fuzz(cache, steps, totals),
         Layer::Measure => scenes::run(args, cache, scenarios::measurements(), steps, totals),
     }
 }
@@ -130,5 +131,6 @@ fn layer_name(layer: Layer) -> &'static str {
         Layer::Chart => "chart",
         Layer::Cluster => "cluster",
         Layer::Measure => "measure",
+        Layer::Fuzz => "fuzz",
     }
 }

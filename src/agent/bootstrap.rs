@@ -3,9 +3,12 @@
 
 use std::net::IpAddr;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::agent::{Settings, settings::ports};
+use crate::agent::{
+    Settings,
+    settings::{Interception, Role, ports},
+};
 
 /// The cluster of the control plane.
 pub const XDS_CLUSTER: &str = "xds-grpc";
@@ -21,10 +24,33 @@ const METRICS_PATH: &str = "/stats/prometheus";
 
 /// The bootstrap for these settings.
 pub fn bootstrap(settings: &Settings) -> Value {
+    let mut bootstrap = essentials(settings);
+    if let Value::Object(fields) = &mut bootstrap {
+        fields.extend(settings.stats.intervals());
+        fields.extend(runtime(settings).map(|runtime| ("layered_runtime".to_owned(), runtime)));
+    }
+    bootstrap
+}
+
+/// Lays a part of a bootstrap over a whole one, as Envoy's own `--config-yaml` does: objects by field,
+/// lists by appending, all else by replacing.
+pub fn merge(bootstrap: &mut Value, part: Value) {
+    match (bootstrap, part) {
+        (Value::Object(bootstrap), Value::Object(part)) => {
+            for (field, value) in part {
+                merge(bootstrap.entry(field).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(bootstrap), Value::Array(part)) => bootstrap.extend(part),
+        (bootstrap, part) => *bootstrap = part,
+    }
+}
+
+fn essentials(settings: &Settings) -> Value {
     json!({
         "node": node(settings),
         "admin": {"address": socket_address("127.0.0.1", ports::ADMIN)},
-        "stats_config": stats_config(),
+        "stats_config": stats_config(settings),
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC",
@@ -52,15 +78,47 @@ fn node(settings: &Settings) -> Value {
     json!({
         "id": format!("{role}~{pod_ip}~{pod_name}.{namespace}~{namespace}.svc.{cluster_domain}"),
         "cluster": format!("{}.{namespace}", settings.workload),
-        "metadata": {
-            "NAMESPACE": namespace,
-            "LABELS": settings.labels,
-            "SERVICE_ACCOUNT": settings.identity.service_account,
-            "WORKLOAD_NAME": settings.workload,
-            "NODE_NAME": settings.node_name,
-            "CLUSTER_ID": settings.cluster_id,
-            "REVISION": settings.revision,
-        },
+        "metadata": metadata(settings),
+    })
+}
+
+/// What the pod adds comes first: it cannot change what the mesh says.
+fn metadata(settings: &Settings) -> Value {
+    let mut metadata = json!(settings.node_metadata);
+    let interception = match settings.role {
+        Role::Sidecar => settings.interception,
+        Role::Router => Interception::None,
+    };
+    let ours = json!({
+        "NAMESPACE": settings.identity.namespace,
+        "LABELS": settings.labels,
+        "SERVICE_ACCOUNT": settings.identity.service_account,
+        "WORKLOAD_NAME": settings.workload,
+        "NODE_NAME": settings.node_name,
+        "CLUSTER_ID": settings.cluster_id,
+        "REVISION": settings.revision,
+        "INTERCEPTION_MODE": interception.as_str(),
+    });
+    merge(&mut metadata, ours);
+    if !settings.network.is_empty() {
+        metadata["NETWORK"] = json!(settings.network);
+    }
+    metadata
+}
+
+/// The pod's runtime flags, under those that administration sets.
+fn runtime(settings: &Settings) -> Option<Value> {
+    let typed = |text: &String| match serde_json::from_str(text) {
+        Ok(value @ (Value::Bool(_) | Value::Number(_))) => value,
+        _ => json!(text),
+    };
+    let flags: Map<_, _> =
+        settings.runtime.iter().map(|(name, text)| (name.clone(), typed(text))).collect();
+    (!flags.is_empty()).then(|| {
+        json!({"layers": [
+            {"name": "pod", "static_layer": flags},
+            {"name": "admin", "admin_layer": {}},
+        ]})
     })
 }
 
@@ -72,7 +130,7 @@ fn from_ads() -> Value {
 
 /// Envoy keeps hundreds of figures for each cluster. These are the few that someone reads: the
 /// mesh's standard metrics, the state of the proxy, and connections, which the drain waits for.
-fn stats_config() -> Value {
+fn stats_config(settings: &Settings) -> Value {
     let prefixes = ["cluster_manager", "listener_manager", "server.", "cluster.xds-grpc"];
     let mut patterns: Vec<Value> =
         prefixes.iter().map(|prefix| json!({"prefix": prefix})).collect();
@@ -80,7 +138,13 @@ fn stats_config() -> Value {
     for suffix in ["downstream_cx_active", "rbac.allowed", "rbac.denied"] {
         patterns.push(json!({"suffix": suffix}));
     }
-    json!({"stats_matcher": {"inclusion_list": {"patterns": patterns}}})
+    patterns.extend(settings.stats.patterns());
+    let mut config = json!({"stats_matcher": {"inclusion_list": {"patterns": patterns}}});
+    let histograms = settings.stats.histograms();
+    if !histograms.is_empty() {
+        config["histogram_bucket_settings"] = histograms.into();
+    }
+    config
 }
 
 fn xds_cluster(settings: &Settings) -> Value {
@@ -167,6 +231,8 @@ fn metrics_cluster() -> Value {
 /// Envoy's own metrics, and nothing else of its administration, for scrapers from outside.
 fn metrics_listener(settings: &Settings) -> Value {
     let every_address = if settings.pod_ip.is_ipv4() { "0.0.0.0" } else { "::" };
+    let compressor = settings.stats.compression.then(compressor);
+    let filters: Vec<_> = compressor.into_iter().chain([router()]).collect();
     json!({
         "name": "metrics",
         "address": socket_address(every_address, ports::METRICS),
@@ -183,14 +249,33 @@ fn metrics_listener(settings: &Settings) -> Value {
                         "route": {"cluster": METRICS_CLUSTER},
                     }],
                 }]},
-                "http_filters": [{
-                    "name": "envoy.filters.http.router",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
-                    },
-                }],
+                "http_filters": filters,
             },
         }]}],
+    })
+}
+
+fn router() -> Value {
+    json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+        },
+    })
+}
+
+fn compressor() -> Value {
+    json!({
+        "name": "envoy.filters.http.compressor",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.compressor.v3.Compressor",
+            "compressor_library": {
+                "name": "gzip",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip",
+                },
+            },
+        },
     })
 }
 
@@ -219,12 +304,11 @@ mod tests {
 
     #[test]
     fn is_as_recorded() {
-        let sidecar = settings(&[
-            ("MESHWRIGHT_LABELS", r#"{"app":"cart","version":"v1"}"#),
-            ("MESHWRIGHT_WORKLOAD", "cart"),
-            ("NODE_NAME", "node-1"),
-        ]);
-        insta::assert_json_snapshot!("sidecar", bootstrap(&sidecar.unwrap()));
+        let mut sidecar =
+            settings(&[("MESHWRIGHT_WORKLOAD", "cart"), ("NODE_NAME", "node-1")]).unwrap();
+        let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        sidecar.labels = [("app", "cart"), ("version", "v1")].map(text).into();
+        insta::assert_json_snapshot!("sidecar", bootstrap(&sidecar));
     }
 
     #[test]
@@ -234,6 +318,41 @@ mod tests {
         assert_eq!(text["node"]["id"], "router~fd00::7~cart-1.shop~shop.svc.cluster.local");
         let listener = &text["static_resources"]["listeners"][0];
         assert_eq!(listener["address"]["socket_address"]["address"], "::");
+    }
+
+    #[test]
+    fn a_pod_may_want_more() {
+        let text = bootstrap(&settings(&MORE).unwrap());
+        let shown = json!({
+            "metadata": text["node"]["metadata"],
+            "stats_config": text["stats_config"],
+            "stats_flush_interval": text["stats_flush_interval"],
+            "layered_runtime": text["layered_runtime"],
+            "filters": text["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]
+                ["typed_config"]["http_filters"],
+        });
+        insta::assert_json_snapshot!("more", shown);
+    }
+
+    /// What a pod may want beyond the usual.
+    const MORE: [(&str, &str); 5] = [
+        ("MESHWRIGHT_INTERCEPTION", "TPROXY"),
+        ("MESHWRIGHT_NETWORK", "net-1"),
+        ("MESHWRIGHT_NODE_METADATA", r#"{"OWNER":"me","NAMESPACE":"not-mine"}"#),
+        (
+            "MESHWRIGHT_STATS",
+            r#"{"prefixes":["http."],"suffixes":["_timeout"],"regexps":["a.*b"],
+                "buckets":{"istiocustom":[1,10]},"flushInterval":2500,"compression":true}"#,
+        ),
+        ("MESHWRIGHT_RUNTIME", r#"{"a":"true","b":"5","c":"text"}"#),
+    ];
+
+    #[test]
+    fn a_part_is_merged_as_envoy_merges() {
+        let mut whole = json!({"a": {"x": 1, "y": 2}, "list": [1], "text": "old"});
+        merge(&mut whole, json!({"a": {"y": 3}, "list": [2], "text": "new", "more": {}}));
+        let want = json!({"a": {"x": 1, "y": 3}, "list": [1, 2], "text": "new", "more": {}});
+        assert_eq!(whole, want);
     }
 
     #[test]

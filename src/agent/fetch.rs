@@ -15,6 +15,8 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
+use crate::agent::{insecure, probe::Scheme};
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -39,7 +41,11 @@ pub(super) fn passthrough(to: IpAddr) -> IpAddr {
 /// Connects to the application.
 pub(super) async fn connect_app(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.bind(SocketAddr::new(passthrough(to.ip()), 0))?;
+    match socket.bind(SocketAddr::new(passthrough(to.ip()), 0)) {
+        // IPv6 has no such address until the redirection adds it: there is none in this pod.
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+        bound => bound?,
+    }
     socket.connect(to).await
 }
 
@@ -58,15 +64,30 @@ where
     Ok(sender.send_request(request).await?)
 }
 
+/// Sends a request to the application over the connection `io`, in TLS where `scheme` says so.
+pub(super) async fn send_app(
+    io: TcpStream,
+    scheme: Scheme,
+    request: Request<Empty<Bytes>>,
+) -> Result<Response<Incoming>, Error> {
+    match scheme {
+        Scheme::Http => send(io, request).await,
+        Scheme::Https => {
+            let to = io.peer_addr().map_err(Error::Connect)?.ip();
+            send(insecure::connect(to, io).await.map_err(Error::Connect)?, request).await
+        }
+    }
+}
+
 /// The first `limit` bytes of a body, or fewer.
-pub(super) async fn text(mut body: Incoming, limit: usize) -> String {
+pub(super) async fn text(mut body: Incoming, limit: usize) -> Result<String, hyper::Error> {
     let mut text = Vec::new();
     while text.len() < limit
-        && let Some(Ok(frame)) = body.frame().await
+        && let Some(frame) = body.frame().await
     {
-        if let Ok(data) = frame.into_data() {
+        if let Ok(data) = frame?.into_data() {
             text.extend_from_slice(&data[..data.len().min(limit - text.len())]);
         }
     }
-    String::from_utf8_lossy(&text).into_owned()
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }

@@ -1,23 +1,21 @@
-//! The application's own probes. The kubelet asks the agent, which asks the application inside the
-//! pod: the kubelet has no certificate, and must get through where mutual TLS is required.
+//! The application's own probes and lifecycle handlers. The kubelet asks the agent, which asks the
+//! application inside the pod: the kubelet has no certificate, and must get through where mutual TLS
+//! is required. What the kubelet itself would have done is the measure.
 
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 
-use crate::agent::fetch::{self, Error as FetchError, connect_app};
+use crate::agent::fetch::connect_app;
 
-mod insecure;
+mod grpc;
+mod http_get;
 
-/// A probe as the pod's author wrote it, its port resolved to a number.
+/// A probe or a lifecycle handler as the pod's author wrote it, its port resolved to a number.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Probe {
@@ -53,7 +51,7 @@ pub struct HttpGet {
     pub http_headers: Vec<Header>,
 }
 
-/// How an HTTP probe connects.
+/// How an HTTP request is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Scheme {
@@ -101,135 +99,40 @@ impl Outcome {
     }
 }
 
-/// As many redirects as the kubelet follows.
-const REDIRECTS: usize = 10;
-/// As much of the application's answer as anybody wants to see in an event.
-const ANSWER: usize = 1024;
-
 impl Probe {
     /// Asks the application at `pod`. `user_agent` is the kubelet's own, which some applications
     /// look for.
-    pub async fn run(&self, pod: IpAddr, user_agent: Option<&header::HeaderValue>) -> Outcome {
+    pub async fn run(&self, pod: IpAddr, user_agent: Option<&HeaderValue>) -> Outcome {
         let limit = Duration::from_secs(self.timeout_seconds.max(1));
-        let asked = async {
-            match &self.action {
-                Action::HttpGet(get) => http_get(get, pod, user_agent).await,
-                Action::TcpSocket(tcp) => tcp_socket(tcp, pod).await,
-                Action::Grpc(grpc) => grpc_health(grpc, pod).await,
-            }
-        };
-        let late = |_| Outcome::unhealthy(format!("no answer within {} s", limit.as_secs()));
-        tokio::time::timeout(limit, asked).await.unwrap_or_else(late)
-    }
-}
-
-async fn tcp_socket(tcp: &TcpSocket, pod: IpAddr) -> Outcome {
-    match connect_app(SocketAddr::new(pod, tcp.port)).await {
-        Ok(_) => Outcome::healthy(),
-        Err(error) => Outcome::unhealthy(error.to_string()),
-    }
-}
-
-async fn http_get(get: &HttpGet, pod: IpAddr, user_agent: Option<&header::HeaderValue>) -> Outcome {
-    let mut path =
-        if get.path.starts_with('/') { get.path.clone() } else { format!("/{}", get.path) };
-    for _ in 0..=REDIRECTS {
-        let answer = match http_request(get, &path, pod, user_agent).await {
-            Ok(answer) => answer,
-            Err(error) => return Outcome::unhealthy(error.to_string()),
-        };
-        let status = answer.status();
-        if !status.is_redirection() {
-            return Outcome { status, message: fetch::text(answer.into_body(), ANSWER).await };
+        match tokio::time::timeout(limit, self.ask(pod, user_agent)).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(reason)) => Outcome::unhealthy(reason),
+            Err(_) => Outcome::unhealthy(format!("no answer within {} s", limit.as_secs())),
         }
-        // Elsewhere is not this application's health; the kubelet calls it a success too.
-        let Some(next) = redirect(answer.headers(), pod) else { return Outcome::healthy() };
-        path = next;
     }
-    Outcome::unhealthy(format!("more than {REDIRECTS} redirects"))
-}
 
-/// Where to go on, if it is on the same host.
-fn redirect(headers: &HeaderMap, pod: IpAddr) -> Option<String> {
-    let to: Uri = headers.get(header::LOCATION)?.to_str().ok()?.parse().ok()?;
-    let same = to.host().is_none_or(|host| host.trim_matches(['[', ']']).parse() == Ok(pod));
-    same.then(|| to.path_and_query().map_or("/", PathAndQuery::as_str).to_owned())
-}
+    /// Runs this as a lifecycle handler. Any answer will do, and there is no limit of time but the
+    /// kubelet's patience, which shows by the end of its connection.
+    pub async fn run_hook(
+        &self,
+        pod: IpAddr,
+        user_agent: Option<&HeaderValue>,
+    ) -> Result<Outcome, String> {
+        self.ask(pod, user_agent).await
+    }
 
-async fn http_request(
-    get: &HttpGet,
-    path: &str,
-    pod: IpAddr,
-    user_agent: Option<&header::HeaderValue>,
-) -> Result<Response<Incoming>, FetchError> {
-    let to = SocketAddr::new(pod, get.port);
-    let mut request = Request::builder().uri(path).body(Empty::<Bytes>::new())?;
-    *request.headers_mut() = headers(get, to, user_agent);
-    let stream = connect_app(to).await.map_err(FetchError::Connect)?;
-    match get.scheme {
-        Scheme::Http => fetch::send(stream, request).await,
-        Scheme::Https => {
-            let stream = insecure::connect(pod, stream).await.map_err(FetchError::Connect)?;
-            fetch::send(stream, request).await
+    async fn ask(&self, pod: IpAddr, user_agent: Option<&HeaderValue>) -> Result<Outcome, String> {
+        match &self.action {
+            Action::HttpGet(get) => http_get::run(get, pod, user_agent).await,
+            Action::TcpSocket(tcp) => tcp_socket(tcp, pod).await,
+            Action::Grpc(grpc) => grpc::run(grpc, pod, user_agent).await,
         }
     }
 }
 
-fn headers(get: &HttpGet, to: SocketAddr, user_agent: Option<&header::HeaderValue>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::ACCEPT, header::HeaderValue::from_static("*/*"));
-    headers.extend(user_agent.map(|agent| (header::USER_AGENT, agent.clone())));
-    for Header { name, value } in &get.http_headers {
-        let name = header::HeaderName::try_from(name.as_str());
-        if let (Ok(name), Ok(value)) = (name, header::HeaderValue::from_str(value)) {
-            headers.insert(name, value);
-        }
-    }
-    if !headers.contains_key(header::HOST) {
-        headers.extend(to.to_string().parse().map(|host| (header::HOST, host)));
-    }
-    headers
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct HealthCheckRequest {
-    #[prost(string, tag = "1")]
-    service: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct HealthCheckResponse {
-    #[prost(int32, tag = "1")]
-    status: i32,
-}
-
-/// `grpc.health.v1.HealthCheckResponse.SERVING`.
-const SERVING: i32 = 1;
-
-async fn grpc_health(grpc: &Grpc, pod: IpAddr) -> Outcome {
-    let to = SocketAddr::new(pod, grpc.port);
-    match health_check(grpc, to).await {
-        Ok(SERVING) => Outcome::healthy(),
-        Ok(other) => Outcome::unhealthy(format!("the service's health status is {other}")),
-        Err(error) => Outcome::unhealthy(error),
-    }
-}
-
-async fn health_check(grpc: &Grpc, to: SocketAddr) -> Result<i32, String> {
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{to}"));
-    let connector = tower::service_fn(move |_: Uri| async move {
-        std::io::Result::Ok(TokioIo::new(connect_app(to).await?))
-    });
-    let endpoint = endpoint.map_err(|error| error.to_string())?;
-    let channel =
-        endpoint.connect_with_connector(connector).await.map_err(|error| error.to_string())?;
-    let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await.map_err(|error| error.to_string())?;
-    let request = HealthCheckRequest { service: grpc.service.clone().unwrap_or_default() };
-    let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
-    let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
-    let answer = client.unary(tonic::Request::new(request), path, codec).await;
-    answer.map(|answer| answer.into_inner().status).map_err(|status| status.message().to_owned())
+async fn tcp_socket(tcp: &TcpSocket, pod: IpAddr) -> Result<Outcome, String> {
+    let connected = connect_app(SocketAddr::new(pod, tcp.port)).await;
+    connected.map(|_| Outcome::healthy()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -36,11 +36,16 @@ impl Readiness {
         Self { admin, state: Arc::default() }
     }
 
-    /// Can the proxy serve now?
-    pub async fn is_ready(&self) -> bool {
-        self.state.started.load(Ordering::Relaxed)
-            && !self.state.draining.load(Ordering::Relaxed)
-            && self.admin.is_live().await
+    /// Can the proxy serve now? If not, why.
+    pub async fn check(&self) -> Result<(), String> {
+        if self.state.draining.load(Ordering::Relaxed) {
+            return Err("the proxy is draining".to_owned());
+        }
+        self.admin.live().await?;
+        if self.state.started.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err("the control plane has not sent clusters and listeners yet".to_owned())
     }
 
     /// From now on the pod is on its way out.
@@ -50,7 +55,7 @@ impl Readiness {
 
     /// Returns when the proxy is ready for the first time.
     pub async fn started(&self) {
-        while !(self.admin.is_live().await && self.is_configured().await) {
+        while !(self.admin.live().await.is_ok() && self.is_configured().await) {
             tokio::time::sleep(POLL).await;
         }
         self.state.started.store(true, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use crate::agent::{
     drain::Drain,
     identity::{self, Secrets},
     metrics::{Figures, Sources},
-    proxy::Proxy,
+    proxy::{self, Proxy},
     readiness::Readiness,
     sds, server,
     settings::ports,
@@ -27,6 +27,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut reopen = listen(SignalKind::user_defined1())?;
     let settings = Arc::new(settings);
     let admin = Admin::default();
+    proxy::end_leftover(admin).await;
     let readiness = Readiness::new(admin);
     let drain = Drain::new(admin, readiness.clone(), &settings);
     let quit = Arc::new(Notify::new());
@@ -34,7 +35,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
         settings: Arc::clone(&settings),
         readiness: readiness.clone(),
         drain: drain.clone(),
-        sources: Sources { admin, pod: settings.pod_ip, app: settings.app_metrics.clone() },
+        sources: Sources::new(admin, &settings),
         figures: Arc::default(),
         quit: Arc::clone(&quit),
     };
@@ -69,13 +70,10 @@ async fn start(agent: &server::Agent) -> anyhow::Result<JoinSet<anyhow::Result<(
     let path = settings.sds_socket();
     let socket =
         sds::bind(&path).with_context(|| format!("cannot open the socket {}", path.display()))?;
-    let [agent_port, health_port] = [ports::AGENT, ports::HEALTH];
+    let (agent_port, health_port) = (ports::AGENT, settings.health_port);
     let listener = server::listen(agent_port)
         .await
         .with_context(|| format!("cannot listen on port {agent_port}"))?;
-    let health = server::listen(health_port)
-        .await
-        .with_context(|| format!("cannot listen on port {health_port}"))?;
     let (secrets, receiver) = watch::channel(Secrets::default());
 
     let mut tasks = JoinSet::new();
@@ -84,7 +82,13 @@ async fn start(agent: &server::Agent) -> anyhow::Result<JoinSet<anyhow::Result<(
     let figures: Arc<Figures> = Arc::clone(&agent.figures);
     tasks.spawn(forever(identity::keep_certificate(Arc::clone(settings), secrets, figures)));
     tasks.spawn(forever(server::serve(listener, server::router(agent.clone()))));
-    tasks.spawn(forever(server::serve(health, server::health_router(agent.clone()))));
+    // The agent's own port answers for readiness as well.
+    if health_port != agent_port {
+        let health = server::listen(health_port)
+            .await
+            .with_context(|| format!("cannot listen on port {health_port}"))?;
+        tasks.spawn(forever(server::serve(health, server::health_router(agent.clone()))));
+    }
     let readiness = agent.readiness.clone();
     tasks.spawn(async move {
         readiness.started().await;

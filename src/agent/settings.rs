@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, str::FromStr, 
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{agent::probe::Probe, identity::SpiffeId};
+use crate::{
+    agent::{
+        probe::{Probe, Scheme},
+        stats::StatsOptions,
+    },
+    identity::SpiffeId,
+};
 
 /// Ports that are the same in every pod.
 pub mod ports {
@@ -12,7 +18,7 @@ pub mod ports {
     pub const ADMIN: u16 = 15000;
     /// The agent: merged metrics, probes, drain.
     pub const AGENT: u16 = 15020;
-    /// Readiness alone.
+    /// Readiness alone, unless the pod chose another port for it.
     pub const HEALTH: u16 = 15021;
     /// Envoy's own metrics.
     pub const METRICS: u16 = 15090;
@@ -46,6 +52,61 @@ impl FromStr for Role {
         }
     }
 }
+
+/// How inbound connections get to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interception {
+    Redirect,
+    Tproxy,
+    None,
+}
+
+impl Interception {
+    /// As Envoy's node metadata has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redirect => "REDIRECT",
+            Self::Tproxy => "TPROXY",
+            Self::None => "NONE",
+        }
+    }
+}
+
+impl FromStr for Interception {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Self::Redirect, Self::Tproxy, Self::None];
+        let found = all.into_iter().find(|mode| mode.as_str() == text);
+        found.ok_or("it must be REDIRECT, TPROXY or NONE")
+    }
+}
+
+/// How a sidecar runs beside the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SidecarKind {
+    /// It is stopped after the application has ended.
+    Native,
+    /// It is stopped together with the application.
+    Classic,
+}
+
+impl FromStr for SidecarKind {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "native" => Ok(Self::Native),
+            "classic" => Ok(Self::Classic),
+            _ => Err("it must be native or classic"),
+        }
+    }
+}
+
+/// A gateway is stopped when its pod is deleted, before clients and load balancers know; a classic
+/// sidecar before its application has done its last. They serve on for a while even if nobody is
+/// connected right now.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Where the control plane is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +147,8 @@ pub struct AppMetrics {
     pub port: u16,
     #[serde(default = "metrics_path")]
     pub path: String,
+    #[serde(default)]
+    pub scheme: Scheme,
 }
 
 fn metrics_path() -> String {
@@ -105,15 +168,36 @@ pub struct Settings {
     pub cluster_domain: String,
     pub cluster_id: String,
     pub revision: String,
+    /// The pod's labels, which are in a file and not in the environment.
     pub labels: BTreeMap<String, String>,
     pub workload: String,
     pub proxy_log_level: String,
+    /// `COMPONENT:LEVEL,…`
+    pub component_log_level: String,
+    /// Worker threads; 0 leaves it to Envoy, which takes one for each CPU.
     pub concurrency: u32,
     /// How long connections may take to end when the pod is stopped.
     pub drain: Duration,
-    /// The application's probes, by the path under which the kubelet asks for them.
+    /// How long the proxy serves on at least, whether there are connections or not.
+    pub min_drain: Duration,
+    /// How long connections may take to end when their listener has changed.
+    pub listener_drain: Option<Duration>,
+    /// Where readiness is answered alone.
+    pub health_port: u16,
+    pub interception: Interception,
+    /// The network that the pod is in; empty in a mesh of one.
+    pub network: String,
+    /// More metadata of Envoy's node.
+    pub node_metadata: BTreeMap<String, String>,
+    pub stats: StatsOptions,
+    /// Envoy's runtime flags.
+    pub runtime: BTreeMap<String, String>,
+    /// A part of Envoy's bootstrap that the pod brings.
+    pub bootstrap_override: Option<PathBuf>,
+    /// The application's probes and lifecycle handlers, by the path under which the kubelet asks for
+    /// them.
     pub app_probes: BTreeMap<String, Probe>,
-    pub app_metrics: Option<AppMetrics>,
+    pub app_metrics: Vec<AppMetrics>,
     /// For how long certificates are asked for.
     pub certificate_ttl: Duration,
     /// The Envoy binary.
@@ -122,6 +206,8 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Where the token and the root certificate are mounted.
     pub identity_dir: PathBuf,
+    /// Where the kubelet writes the pod's labels and annotations.
+    pub pod_dir: PathBuf,
 }
 
 /// What is wrong with the environment.
@@ -138,8 +224,10 @@ impl Settings {
     pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let env = Env(get);
         let pod_name = env.required("POD_NAME")?;
+        let role = env.or("MESHWRIGHT_ROLE", Role::Sidecar)?;
+        let drain = env.seconds("MESHWRIGHT_DRAIN_SECONDS", 5)?;
         Ok(Self {
-            role: env.or("MESHWRIGHT_ROLE", Role::Sidecar)?,
+            role,
             pod_ip: env.parse_required("POD_IP")?,
             node_name: env.text("NODE_NAME", ""),
             identity: SpiffeId {
@@ -151,17 +239,28 @@ impl Settings {
             cluster_domain: env.text("MESHWRIGHT_CLUSTER_DOMAIN", "cluster.local"),
             cluster_id: env.text("MESHWRIGHT_CLUSTER_ID", "Kubernetes"),
             revision: env.text("MESHWRIGHT_REVISION", "default"),
-            labels: env.json("MESHWRIGHT_LABELS")?.unwrap_or_default(),
+            labels: BTreeMap::new(),
             workload: env.text("MESHWRIGHT_WORKLOAD", &pod_name),
             proxy_log_level: env.text("MESHWRIGHT_PROXY_LOG_LEVEL", "warning"),
-            concurrency: env.or("MESHWRIGHT_CONCURRENCY", 2)?,
-            drain: env.seconds("MESHWRIGHT_DRAIN_SECONDS", 5)?,
+            component_log_level: env.text("MESHWRIGHT_PROXY_COMPONENT_LOG_LEVEL", ""),
+            concurrency: env.concurrency()?,
+            drain,
+            min_drain: env.min_drain(role, drain)?,
+            listener_drain: env.optional_seconds("MESHWRIGHT_LISTENER_DRAIN_SECONDS")?,
+            health_port: env.or("MESHWRIGHT_HEALTH_PORT", ports::HEALTH)?,
+            interception: env.or("MESHWRIGHT_INTERCEPTION", Interception::Redirect)?,
+            network: env.text("MESHWRIGHT_NETWORK", ""),
+            node_metadata: env.json("MESHWRIGHT_NODE_METADATA")?.unwrap_or_default(),
+            stats: env.json("MESHWRIGHT_STATS")?.unwrap_or_default(),
+            runtime: env.json("MESHWRIGHT_RUNTIME")?.unwrap_or_default(),
+            bootstrap_override: env.get("MESHWRIGHT_BOOTSTRAP_OVERRIDE").map(PathBuf::from),
             app_probes: env.json("MESHWRIGHT_APP_PROBES")?.unwrap_or_default(),
-            app_metrics: env.json("MESHWRIGHT_APP_METRICS")?,
+            app_metrics: env.json("MESHWRIGHT_APP_METRICS")?.unwrap_or_default(),
             certificate_ttl: env.seconds("MESHWRIGHT_CERTIFICATE_SECONDS", 24 * 3600)?,
             envoy: env.text("MESHWRIGHT_ENVOY", "/usr/local/bin/envoy").into(),
             run_dir: env.text("MESHWRIGHT_RUN_DIR", "/var/run/meshwright").into(),
             identity_dir: env.text("MESHWRIGHT_IDENTITY_DIR", "/var/run/secrets/meshwright").into(),
+            pod_dir: env.text("MESHWRIGHT_POD_DIR", "/etc/meshwright/pod").into(),
             pod_name,
         })
     }
@@ -218,6 +317,30 @@ impl<F: Fn(&str) -> Option<String>> Env<F> {
         self.or(name, default).map(Duration::from_secs)
     }
 
+    fn optional_seconds(&self, name: &'static str) -> Result<Option<Duration>, Error> {
+        self.get(name).map(|value| parse(name, value).map(Duration::from_secs)).transpose()
+    }
+
+    /// Envoy's threads. 0 means as many as the limit of CPUs, which is in thousandths, has room for.
+    fn concurrency(&self) -> Result<u32, Error> {
+        match self.or("MESHWRIGHT_CONCURRENCY", 2)? {
+            0 => Ok(self.or("MESHWRIGHT_CPU_LIMIT", 0_u32)?.div_ceil(1000)),
+            threads => Ok(threads),
+        }
+    }
+
+    /// How long a proxy of this kind serves on at least: by what it is, where nobody says so.
+    fn min_drain(&self, role: Role, drain: Duration) -> Result<Duration, Error> {
+        if let Some(seconds) = self.optional_seconds("MESHWRIGHT_MIN_DRAIN_SECONDS")? {
+            return Ok(seconds);
+        }
+        let sidecar = self.or("MESHWRIGHT_SIDECAR", SidecarKind::Native)?;
+        Ok(match (role, sidecar) {
+            (Role::Sidecar, SidecarKind::Native) => Duration::ZERO,
+            _ => GRACE.min(drain),
+        })
+    }
+
     fn json<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, Error> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match serde_json::from_str(&value) {
@@ -272,9 +395,14 @@ pub(super) mod tests {
             ("MESHWRIGHT_ROLE", "boss", "it must be sidecar or router"),
             ("MESHWRIGHT_DISCOVERY_ADDRESS", "host", "it must be HOST:PORT"),
             ("MESHWRIGHT_DISCOVERY_ADDRESS", "host:x", "it must be HOST:PORT"),
-            ("MESHWRIGHT_LABELS", "{", "MESHWRIGHT_LABELS is \"{\""),
+            ("MESHWRIGHT_STATS", "{", "MESHWRIGHT_STATS is \"{\""),
+            ("MESHWRIGHT_INTERCEPTION", "redirect", "REDIRECT, TPROXY or NONE"),
+            ("MESHWRIGHT_HEALTH_PORT", "99999", "MESHWRIGHT_HEALTH_PORT"),
             ("MESHWRIGHT_CONCURRENCY", "-1", "MESHWRIGHT_CONCURRENCY is \"-1\""),
-            ("MESHWRIGHT_APP_METRICS", "{\"port\":99999}", "MESHWRIGHT_APP_METRICS"),
+            ("MESHWRIGHT_APP_METRICS", "[{\"port\":99999}]", "MESHWRIGHT_APP_METRICS"),
+            ("MESHWRIGHT_APP_METRICS", "{\"port\":9100}", "MESHWRIGHT_APP_METRICS"),
+            ("MESHWRIGHT_SIDECAR", "both", "it must be native or classic"),
+            ("MESHWRIGHT_MIN_DRAIN_SECONDS", "5s", "MESHWRIGHT_MIN_DRAIN_SECONDS is \"5s\""),
         ];
         for (name, value, want) in cases {
             let got = settings(&[(name, value)]).unwrap_err().to_string();
@@ -285,8 +413,8 @@ pub(super) mod tests {
     #[test]
     fn reads_the_json_variables() {
         let settings = settings(&[
-            ("MESHWRIGHT_LABELS", r#"{"app":"cart"}"#),
-            ("MESHWRIGHT_APP_METRICS", r#"{"port":9100}"#),
+            ("MESHWRIGHT_NODE_METADATA", r#"{"OWNER":"cart"}"#),
+            ("MESHWRIGHT_APP_METRICS", r#"[{"port":9100},{"port":1,"path":"/x","scheme":"HTTPS"}]"#),
             (
                 "MESHWRIGHT_APP_PROBES",
                 r#"{"/app-health/c/readyz":{"httpGet":{"port":8080,"path":"/up"},"timeoutSeconds":3},
@@ -295,9 +423,22 @@ pub(super) mod tests {
             ),
         ])
         .unwrap();
-        assert_eq!(settings.labels["app"], "cart");
-        assert_eq!(settings.app_metrics.unwrap().path, "/metrics");
+        assert_eq!(settings.node_metadata["OWNER"], "cart");
+        assert_eq!(settings.app_metrics[0].path, "/metrics");
+        assert_eq!(settings.app_metrics[1].scheme, Scheme::Https);
         assert_eq!(settings.app_probes.len(), 3);
+    }
+
+    #[test]
+    fn threads_are_what_the_limit_has_room_for() {
+        let threads = |limit: &str| {
+            let changes = [("MESHWRIGHT_CONCURRENCY", "0"), ("MESHWRIGHT_CPU_LIMIT", limit)];
+            settings(&changes).unwrap().concurrency
+        };
+        assert_eq!((threads("500"), threads("2000"), threads("2001")), (1, 2, 3));
+        assert_eq!(threads(""), 0, "without a limit it is left to Envoy");
+        let fixed = [("MESHWRIGHT_CONCURRENCY", "4"), ("MESHWRIGHT_CPU_LIMIT", "500")];
+        assert_eq!(settings(&fixed).unwrap().concurrency, 4);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `meshwright.dev`: our own kinds.
 
 mod defaults;
+pub mod duration;
 mod injection;
 pub mod labels;
 mod proxy;

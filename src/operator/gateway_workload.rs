@@ -113,7 +113,6 @@ impl GatewayWorkload {
         let identity = ProxyIdentity {
             role: Role::Router,
             workload: self.name.clone(),
-            labels: labels.clone(),
             app_probes: None,
             app_metrics: None,
         };

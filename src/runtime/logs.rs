@@ -11,7 +11,13 @@ const DEFAULT: &str = "info,kube_client=warn,kube_runtime=warn";
 /// Starts logging. `MESHWRIGHT_LOG` says how much, by target: `debug`,
 /// `info,meshwright::xds=trace`.
 pub fn init() {
-    let wanted = std::env::var("MESHWRIGHT_LOG").unwrap_or_else(|_| DEFAULT.to_owned());
+    init_at(None);
+}
+
+/// The same with another default: a level.
+pub fn init_at(level: Option<&str>) {
+    let default = level.unwrap_or(DEFAULT).to_owned();
+    let wanted = std::env::var("MESHWRIGHT_LOG").unwrap_or(default);
     // Not `EnvFilter`: its regular expressions are a megabyte of code in every sidecar.
     let (filter, complaint) = match wanted.parse::<Targets>() {
         Ok(filter) => (filter, None),

@@ -1,5 +1,6 @@
 //! Injection of the proxy into a pod: whether ([`decide`]), and what it becomes ([`patch`]).
 
+mod canonical;
 pub mod check;
 mod company;
 pub mod container;
@@ -32,7 +33,7 @@ pub use container::ProxySettings;
 pub use damage::damage;
 pub use decide::{Decision, Reason, decide};
 pub use native::NativeSupport;
-pub use options::Options;
+pub use options::{BadOption, Options};
 pub use workload::workload_name;
 
 /// What injection depends on beside the pod and its namespace.
@@ -85,8 +86,22 @@ pub enum Error {
         "the pod has no container beside the proxy: for a gateway set the annotation inject.istio.io/templates: gateway, else add the application"
     )]
     OnlyAProxy,
+    #[error(transparent)]
+    Metrics(#[from] metrics::Rejected),
     #[error("the proxy's containers cannot be written as JSON: {0}")]
     Encode(#[source] serde_json::Error),
+    #[error("what the pod asks of its proxy cannot be done: {}", join(.0))]
+    Options(Vec<BadOption>),
+}
+
+impl From<Vec<BadOption>> for Error {
+    fn from(bad: Vec<BadOption>) -> Self {
+        Self::Options(bad)
+    }
+}
+
+fn join(bad: &[BadOption]) -> String {
+    bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// What became of one pod.

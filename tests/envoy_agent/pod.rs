@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -11,6 +11,7 @@ use meshwright::agent::Settings;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc},
 };
 
 use crate::control_plane::{HOST, PORT};
@@ -87,6 +88,18 @@ pub fn set_roots(pem: &str) {
 pub struct Pod {
     child: Child,
     directory: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+}
+
+fn agent(directory: &Path, environment: &[(String, String)]) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(directory.join("log"));
+    Command::new(env!("CARGO_BIN_EXE_meshwright"))
+        .arg("agent")
+        .envs(environment.iter().cloned())
+        .stdout(Stdio::null())
+        .stderr(log.unwrap())
+        .spawn()
+        .unwrap()
 }
 
 impl Pod {
@@ -100,27 +113,62 @@ impl Pod {
         let path = directory.path();
         std::fs::write(path.join("root-cert.pem"), roots).unwrap();
         std::fs::write(path.join("token"), "the token\n").unwrap();
-        let log = std::fs::File::create(path.join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_meshwright"))
-            .arg("agent")
-            .envs(environment(path, changes))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Self { child, directory }
+        let environment = environment(path, changes);
+        let child = agent(path, &environment);
+        Self { child, directory, environment }
     }
 
     /// Returns when the agent says that it is ready, asked as the hook does.
     pub async fn wait(&self, limit: Duration) {
+        let (ready, said) = self.ask(limit).await;
+        assert!(ready, "{said}\n{}", self.log());
+    }
+
+    /// Whether the agent is ready within the limit, and what the hook says.
+    pub async fn ask(&self, limit: Duration) -> (bool, String) {
         let limit = limit.as_secs().to_string();
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_meshwright"))
             .args(["agent", "--wait", "--timeout", &limit])
             .output()
             .await
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{said}\n{}", self.log());
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Kills the agent, and it alone, when `moment` has come.
+    pub async fn kill_when(&mut self, moment: impl AsyncFn(&Path) -> bool) {
+        while !moment(self.directory.path()).await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts the agent in the same place, and again if it fails, as the kubelet does. Returns when
+    /// it is ready.
+    pub async fn restart(&mut self, limit: Duration) {
+        let end = Instant::now() + limit;
+        self.child = agent(self.directory.path(), &self.environment);
+        while !self.ask(Duration::from_secs(1)).await.0 {
+            assert!(Instant::now() < end, "not ready again:\n{}", self.log());
+            if self.child.try_wait().unwrap().is_some() {
+                self.child = agent(self.directory.path(), &self.environment);
+            }
+        }
+    }
+
+    /// The Envoys that run with this pod's bootstrap, by their process. One that has ended and that
+    /// nobody waited for has no arguments any more.
+    pub fn envoys(&self) -> Vec<PathBuf> {
+        let bootstrap = self.directory.path().join("envoy.json").display().to_string();
+        let processes = std::fs::read_dir("/proc").unwrap();
+        processes
+            .map(|process| process.unwrap().path())
+            .filter(|process| {
+                let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&line).contains(&bootstrap)
+            })
+            .collect()
     }
 
     /// Status and body of an answer.
@@ -202,4 +250,20 @@ pub async fn application(port: u16) {
         .route("/metrics", axum::routing::get(|| async { "app_requests_total 1" }));
     let listener = TcpListener::bind((HOST, port)).await.unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });
+}
+
+/// An application whose preStop handler says that it began, and ends when it is told.
+pub async fn application_with_hook(port: u16) -> (mpsc::Receiver<()>, Arc<Notify>) {
+    let (begun, receiver) = mpsc::channel(1);
+    let end = Arc::new(Notify::new());
+    let told = Arc::clone(&end);
+    let stop = move || async move {
+        begun.send(()).await.unwrap();
+        told.notified().await;
+        "stopped"
+    };
+    let app = axum::Router::new().route("/stop", axum::routing::get(stop));
+    let listener = TcpListener::bind((HOST, port)).await.unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (receiver, end)
 }

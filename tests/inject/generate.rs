@@ -33,8 +33,14 @@ fn probe() -> impl Strategy<Value = Value> {
 fn container() -> impl Strategy<Value = Value> {
     let probes = [(); 3].map(|()| proptest::option::of(probe()));
     let port = proptest::option::of((name(), 1_u16..));
-    (name(), probes, port).prop_map(|(name, [ready, live, started], port)| {
+    let hooks = [(); 2].map(|()| proptest::option::of(probe()));
+    (name(), probes, hooks, port).prop_map(|(name, [ready, live, started], hooks, port)| {
         let mut container = json!({"name": name, "image": "x", "futureField": name});
+        for (field, hook) in ["preStop", "postStart"].into_iter().zip(hooks) {
+            if let Some(hook) = hook {
+                container["lifecycle"][field] = hook;
+            }
+        }
         for (field, probe) in
             [("readinessProbe", ready), ("livenessProbe", live), ("startupProbe", started)]
         {
@@ -63,7 +69,7 @@ fn strings() -> impl Strategy<Value = Value> {
 /// Any pod, with unknown fields in each of its parts.
 pub fn pod() -> impl Strategy<Value = Value> {
     let containers = || proptest::collection::vec(container(), 1..4);
-    let scrape = proptest::option::of((any::<bool>(), any::<u16>()));
+    let scrape = proptest::option::of((any::<bool>(), 1_u16..15000));
     let volumes = proptest::collection::btree_set(name(), 0..3);
     let own = proptest::option::weighted(0.3, own_proxy());
     (containers(), containers(), strings(), strings(), scrape, volumes, own).prop_map(

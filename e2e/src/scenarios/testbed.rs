@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     client::Client,
     manifest::{self, Port, Workload},
+    workloads,
 };
 use crate::cluster::{Cluster, wait_for};
 
@@ -201,6 +202,7 @@ pub fn delete_namespace(cluster: &Cluster, name: &str) -> Result<()> {
 
 /// Takes the testbed away. Meshed pods must end by themselves, well before the kubelet kills them.
 pub fn remove(cluster: &Cluster) -> Result<()> {
+    delete_namespace(cluster, workloads::NAMESPACE)?;
     for namespace in [MESHED, PLAIN] {
         delete_namespace(cluster, namespace)?;
     }

@@ -70,6 +70,7 @@ fn estimate(layer: Layer, has_tools: bool) -> Duration {
         Layer::Deny => 180,
         Layer::Unit => 420,
         Layer::Envoy | Layer::Netns => 120,
+        Layer::Fuzz => 1200,
         Layer::Cluster | Layer::Measure if has_tools => 480,
         Layer::Cluster | Layer::Measure => 960,
     })

@@ -12,6 +12,11 @@ use crate::{
     tools::{self, Tool, Tools},
 };
 
+/// Property tests take the same inputs in each run, so that a change is judged by itself; [`fuzz`]
+/// takes others each time.
+const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "20261121");
+const FUZZ: [(&str, &str); 2] = [("MESHWRIGHT_FUZZ_SECONDS", "600"), ("PROPTEST_CASES", "5000")];
+
 /// A check that passes or fails as a whole.
 pub fn check(
     cache: &Cache,
@@ -53,7 +58,19 @@ pub fn unit(cache: &Cache, steps: &mut Steps, totals: &mut Totals) -> Result<()>
     for target in targets()?.into_iter().filter(|name| layer_of(name) == "unit") {
         arguments.extend(["--test".to_owned(), target]);
     }
-    test(cache, steps, totals, "unit", &arguments)
+    test(cache, steps, totals, "unit", &arguments, &[SEED])
+}
+
+/// Tests over generated inputs, for longer and with inputs that no run had before.
+pub fn fuzz(cache: &Cache, steps: &mut Steps, totals: &mut Totals) -> Result<()> {
+    let mut arguments = words(&["--package", "meshwright"]);
+    let generated = |name: &String| {
+        ["_fuzz", "_properties"].iter().any(|end| name.ends_with(end)) || name == "inject"
+    };
+    for target in targets()?.into_iter().filter(generated) {
+        arguments.extend(["--test".to_owned(), target]);
+    }
+    test(cache, steps, totals, "fuzz", &arguments, &FUZZ)
 }
 
 /// Test programs of a layer, which drive a real Envoy.
@@ -72,7 +89,7 @@ pub fn with_envoy(
         steps.say(&format!("not run: there are no tests/{layer}*.rs"));
         return Ok(());
     }
-    test(cache, steps, totals, layer, &arguments)
+    test(cache, steps, totals, layer, &arguments, &[SEED])
 }
 
 fn test(
@@ -81,10 +98,12 @@ fn test(
     totals: &mut Totals,
     name: &str,
     arguments: &[String],
+    variables: &[(&str, &str)],
 ) -> Result<()> {
     let log = cache.logs().join(format!("verify-{name}.log"));
     let mut command = images::cargo(cache);
     command.arg("test").args(arguments).args(["--no-fail-fast"]);
+    command.envs(variables.iter().copied());
     let envoy = Tools::new(cache).envoy()?;
     if envoy.is_file() {
         command.env("MESHWRIGHT_ENVOY", envoy);

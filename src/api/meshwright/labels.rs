@@ -10,7 +10,7 @@ pub const INJECT: &str = "meshwright.dev/inject";
 pub const STATUS: &str = "meshwright.dev/status";
 /// Annotation of an injected pod: the pod's own settings for our containers, as JSON.
 pub const OVERRIDES: &str = "meshwright.dev/overrides";
-/// Annotation of an injected pod: what `meshwright redirect` is told, as JSON.
+/// Annotation of an injected pod: the arguments of `meshwright redirect`, as JSON, for the CNI plugin.
 pub const REDIRECT: &str = "meshwright.dev/redirect";
 /// Annotation of a pod: the templates that it is injected with, with commas.
 pub const TEMPLATES: &str = "meshwright.dev/templates";

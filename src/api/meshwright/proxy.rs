@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::duration;
+
 /// The proxies of pods and gateways.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
@@ -59,7 +61,7 @@ pub struct Proxy {
 impl Proxy {
     /// The lifetime of certificates; `None` where the text does not say one.
     pub fn certificate_lifetime(&self) -> Option<Duration> {
-        self.certificate_ttl.parse::<kube::core::Duration>().ok().map(Duration::from)
+        duration::parse(&self.certificate_ttl)
     }
 }
 

@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Error, InjectConfig, Namespace, company,
-    container::{self, PROXY_CONTAINER, ProxyIdentity, REDIRECT_CONTAINER, Role},
+    container::{self, PROXY_CONTAINER, ProxyIdentity, Role},
     damage::damage,
-    json::{self as pod_json, array_in, container_mut, list, name_of, object_in},
+    json::{array_in, container_mut, list, name_of, object_in},
     layers, metrics,
-    options::Options,
+    options::{Chosen, Options},
     order,
-    plan::{Plan, encode, string_map},
+    plan::{Plan, encode},
     probes,
     status::{Names, Status},
     user::User,
@@ -25,8 +25,7 @@ use crate::api::meshwright::labels;
 const DEFAULT_CONTAINER: [&str; 2] =
     ["kubectl.kubernetes.io/default-container", "kubectl.kubernetes.io/default-logs-container"];
 /// Variables of the proxy that say what was found in the pod.
-const NOTES: [&str; 3] =
-    [container::APP_PROBES_ENV, container::APP_METRICS_ENV, "MESHWRIGHT_LABELS"];
+const NOTES: [&str; 2] = [container::APP_PROBES_ENV, container::APP_METRICS_ENV];
 
 /// An injected pod.
 pub struct Injected {
@@ -44,9 +43,10 @@ pub fn injected(
     let before = Status::read(pod);
     let mut base = pod.clone();
     let original = original(&mut base, typed, before.as_ref())?;
-    let options = &*config.proxy.defaults_for(&original);
+    let defaults = config.proxy.defaults_for(&original);
+    let Chosen { options, warnings } = Options::of_pod(&defaults, &original, config.istio_labels)?;
 
-    let plan = Plan::new(&mut base, typed, namespace, config, options)?;
+    let plan = Plan::new(&mut base, &original, namespace, config, &options)?;
     let own = Names::of(&base);
     layers::apply(&plan.layers, &mut base)?;
     let status = Status {
@@ -60,12 +60,13 @@ pub fn injected(
         Some(before) if before.hash == status.hash => company::repaired(pod.clone(), &base),
         Some(before) => company::renewed(pod, &before, base, plan.shape),
     };
-    finish(&mut pod, &plan, &Found::read(typed), options, config)?;
-    annotate(&mut pod, &plan, &status, options)?;
+    finish(&mut pod, &plan, &Found::read(typed), &options, config)?;
+    annotate(&mut pod, &plan, &status, &options)?;
 
     let damage = damage(typed).map(|damage| format!("repaired: {damage}"));
-    let warnings = plan.warnings.into_iter().chain(damage).chain(dns_warning(typed, namespace));
-    Ok(Injected { pod, warnings: warnings.collect() })
+    let warnings = warnings.into_iter().chain(plan.warnings).chain(damage);
+    let warnings = warnings.chain(dns_warning(typed, namespace)).collect();
+    Ok(Injected { pod, warnings })
 }
 
 /// The pod without what an earlier injection added, so that nothing of that looks like a wish.
@@ -91,22 +92,24 @@ fn finish(
     options: &Options,
     config: &InjectConfig,
 ) -> Result<(), Error> {
-    let labels = string_map(pod, "/metadata/labels");
     let (Some(role), Value::Object(pod)) = (plan.shape.role, pod) else { return Ok(()) };
     let app_metrics = metrics::merge(
         object_in(object_in(pod, "metadata"), "annotations"),
         found.app_metrics.clone(),
-    );
+        options.merge_metrics,
+    )?;
     let spec = object_in(pod, "spec");
     User::of_proxy(spec).tell_redirect(spec);
-    let app_probes = match role {
-        Role::Sidecar => rewrite_probes(spec, &found.app_probes),
-        Role::Router => None,
+    let route = if role == Role::Sidecar && options.rewrite_probes {
+        probes::Route::Agent { native: options.native }
+    } else {
+        probes::Route::Direct
     };
+    let app_probes = probes::route(spec, &found.app_probes, route);
     let Some(field) = plan.shape.list_of(PROXY_CONTAINER) else { return Ok(()) };
     if let Some(proxy) = container_mut(spec, field, PROXY_CONTAINER) {
         restart_policy(proxy, field == "initContainers");
-        let identity = ProxyIdentity { labels, app_probes, app_metrics, ..plan.identity.clone() };
+        let identity = ProxyIdentity { app_probes, app_metrics, ..plan.identity.clone() };
         let complete = encode(&container::proxy(&config.proxy, options, &identity))?;
         note_findings(proxy, &complete);
     }
@@ -155,30 +158,13 @@ impl Found {
         let proxy = spec.containers.iter().chain(init).find(|c| c.name == PROXY_CONTAINER);
         let env = |name: &str| {
             let variable = proxy?.env.as_ref()?.iter().find(|variable| variable.name == name)?;
-            Some(variable.value.as_deref()?.replace("$$(", "$("))
+            Some(container::unescaped(variable.value.as_deref()?))
         };
         let app_probes = env(container::APP_PROBES_ENV)
             .and_then(|json| serde_json::from_str(&json).ok())
             .unwrap_or_default();
         Self { app_probes, app_metrics: env(container::APP_METRICS_ENV) }
     }
-}
-
-fn rewrite_probes(spec: &mut Map<String, Value>, before: &Map<String, Value>) -> Option<String> {
-    let mut originals = Map::new();
-    for field in pod_json::CONTAINER_LISTS {
-        let Some(Value::Array(containers)) = spec.get_mut(field) else { continue };
-        for container in containers.iter_mut().filter(|item| !is_ours(item)) {
-            if let Value::Object(container) = container {
-                probes::rewrite(container, before, &mut originals);
-            }
-        }
-    }
-    (!originals.is_empty()).then(|| Value::Object(originals).to_string())
-}
-
-fn is_ours(container: &Value) -> bool {
-    name_of(container).is_some_and(|name| name == PROXY_CONTAINER || name == REDIRECT_CONTAINER)
 }
 
 /// An init container stays only if it says so; any other container must not say anything.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Error, InjectConfig, Namespace,
+    Error, InjectConfig, Namespace, canonical,
     container::{self, ProxyIdentity, Role},
     json::{array_in, list, name_of},
     layers::{Layer, Shape},
@@ -52,7 +52,6 @@ impl Plan {
             identity: ProxyIdentity {
                 role: shape.role.unwrap_or(Role::Sidecar),
                 workload: workload_name(&typed.metadata),
-                labels: BTreeMap::new(),
                 app_probes: None,
                 app_metrics: None,
             },
@@ -61,7 +60,9 @@ impl Plan {
         for template in &templates {
             let layer = match template {
                 Template::Custom(name) => plan.custom(name, config),
-                Template::Sidecar | Template::Gateway => plan.own(namespace, config, options)?,
+                Template::Sidecar | Template::Gateway => {
+                    plan.own(typed, namespace, config, options)?
+                }
             };
             plan.layers.push(layer);
         }
@@ -77,6 +78,7 @@ impl Plan {
     /// Our containers and what they need.
     fn own(
         &self,
+        typed: &Pod,
         namespace: &Namespace,
         config: &InjectConfig,
         options: &Options,
@@ -98,7 +100,10 @@ impl Plan {
             let secrets: Vec<_> = options.image_pull_secrets.iter().map(secret).collect();
             spec.insert("imagePullSecrets".to_owned(), secrets.into());
         }
-        let metadata = json!({"labels": {labels::REVISION: config.revision}});
+        let mut labels: BTreeMap<_, _> =
+            canonical::labels(&typed.metadata, config.istio_labels).into_iter().collect();
+        labels.insert(labels::REVISION, config.revision.clone());
+        let metadata = json!({"labels": labels});
         let partial = [("metadata".to_owned(), metadata), ("spec".to_owned(), spec.into())];
         let source = "Meshwright's own template".to_owned();
         Ok(Layer { source, partial: Map::from_iter(partial), foreign: false })

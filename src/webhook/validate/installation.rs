@@ -11,9 +11,13 @@ use serde_json::Value;
 
 use super::{read, unknown};
 use crate::{
-    api::meshwright::{Gateway, MeshInstallation, Resources},
+    api::meshwright::{Gateway, MeshInstallation, Proxy, Redirection, Resources},
     diagnostic::{Diagnostic, ObjectRef},
-    webhook::inject::{self, decide::KUBERNETES_NAMESPACES},
+    webhook::inject::{
+        Options, check, container,
+        decide::KUBERNETES_NAMESPACES,
+        options::{amounts, form, metadata},
+    },
 };
 
 /// Ports of the proxy itself, which a gateway cannot listen on.
@@ -60,9 +64,11 @@ pub fn check<'a>(
     }
     findings.resources("spec.controlPlane.resources", spec.control_plane.resources.as_ref());
     findings.resources("spec.proxy.resources", spec.proxy.resources.as_ref());
-    for problem in inject::check::problems(&spec.injection) {
+    for problem in check::problems(&spec.injection) {
         findings.error(problem.path, "InvalidInjection", problem.message);
     }
+    findings.proxy(&spec.proxy);
+    findings.redirection(&spec.redirection);
     let mut names = BTreeSet::new();
     for (index, gateway) in spec.gateways.iter().enumerate() {
         let path = format!("spec.gateways[{index}]");
@@ -124,12 +130,82 @@ impl Findings {
             for (name, amount) in amounts {
                 let valid = match amount {
                     IntOrString::Int(amount) => *amount >= 0,
-                    IntOrString::String(text) => is_quantity(text),
+                    IntOrString::String(text) => amounts::parse(text).is_some(),
                 };
                 if !valid {
                     let message = format!("{} is not an amount such as 100m or 64Mi", text(amount));
                     self.error(format!("{path}.{list}.{name}"), "InvalidQuantity", message);
                 }
+            }
+        }
+        if let Some(name) = amounts::exceeded(&container::resources(resources)) {
+            let message = "more is asked for than the limit allows";
+            self.error(format!("{path}.requests.{name}"), "AboveLimit", message);
+        }
+    }
+
+    /// The defaults of what pods can say by annotations, by the same rules.
+    fn proxy(&mut self, proxy: &Proxy) {
+        if !proxy.image.is_empty() && form::image(&proxy.image).is_err() {
+            let message = format!("{:?} is no reference to an image", proxy.image);
+            self.error("spec.proxy.image", "InvalidImage", message);
+        }
+        for (index, secret) in proxy.image_pull_secrets.iter().enumerate() {
+            if !form::is_name(secret) {
+                let message = format!("{secret:?} is no name of a Secret");
+                self.error(format!("spec.proxy.imagePullSecrets[{index}]"), "InvalidName", message);
+            }
+        }
+        if let Err(because) = form::component_levels(&proxy.component_log_level) {
+            let message = format!(
+                "{because}; it must be a list of components of Envoy with their levels, such as upstream:debug"
+            );
+            self.error("spec.proxy.componentLogLevel", "InvalidLogLevel", message);
+        }
+        for (name, value) in &proxy.metadata {
+            let path = format!("spec.proxy.metadata.{name}");
+            if let Err(because) = metadata::apply(&mut Options::default(), name, value) {
+                self.error(path, "InvalidMetadata", because);
+            } else if let Some(warning) = metadata::warning(name) {
+                self.found.push(Diagnostic::warning(&self.about, path, "NoEffect", warning));
+            }
+        }
+    }
+
+    fn redirection(&mut self, redirection: &Redirection) {
+        let Redirection { include_outbound_cidrs, exclude_outbound_cidrs, .. } = redirection;
+        let included = include_outbound_cidrs.as_deref().unwrap_or_default();
+        // All of them, if it stands alone.
+        if included != ["*"] {
+            self.list("includeOutboundCidrs", included, "InvalidCidr", form::cidr);
+        }
+        self.list("excludeOutboundCidrs", exclude_outbound_cidrs, "InvalidCidr", form::cidr);
+        let ports = |ports: &[i32]| ports.iter().map(i32::to_string).collect::<Vec<_>>();
+        let port = |text: &str| form::port(text).map(|port| port.to_string());
+        self.list(
+            "excludeOutboundPorts",
+            &ports(&redirection.exclude_outbound_ports),
+            "InvalidPort",
+            port,
+        );
+        self.list(
+            "excludeInboundPorts",
+            &ports(&redirection.exclude_inbound_ports),
+            "InvalidPort",
+            port,
+        );
+    }
+
+    fn list(
+        &mut self,
+        field: &str,
+        items: &[String],
+        reason: &'static str,
+        one: impl Fn(&str) -> form::Result<String>,
+    ) {
+        for (index, item) in items.iter().enumerate() {
+            if let Err(because) = one(item) {
+                self.error(format!("spec.redirection.{field}[{index}]"), reason, because);
             }
         }
     }
@@ -182,16 +258,6 @@ fn text(amount: &IntOrString) -> String {
     }
 }
 
-/// Whether Kubernetes takes the text as an amount: a decimal number with a unit.
-fn is_quantity(text: &str) -> bool {
-    const UNITS: [&str; 15] =
-        ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi"];
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let exponent = unit.strip_prefix(['e', 'E']).is_some_and(|digits| digits.parse::<i8>().is_ok());
-    number.parse::<f64>().is_ok() && (UNITS.contains(&unit) || unit == "Ei" || exponent)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -229,6 +295,35 @@ mod tests {
                 "spec.proxy.resources.limits.cpu InvalidQuantity",
             ),
             (
+                json!({"proxy": {"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1"}}}}),
+                "spec.proxy.resources.requests.cpu AboveLimit",
+            ),
+            (json!({"proxy": {"image": "a b"}}), "spec.proxy.image InvalidImage"),
+            (
+                json!({"proxy": {"imagePullSecrets": ["a", "B"]}}),
+                "spec.proxy.imagePullSecrets[1] InvalidName",
+            ),
+            (
+                json!({"proxy": {"componentLogLevel": "upstraem:debug"}}),
+                "spec.proxy.componentLogLevel InvalidLogLevel",
+            ),
+            (
+                json!({"proxy": {"metadata": {"POD_NAME": "x"}}}),
+                "spec.proxy.metadata.POD_NAME InvalidMetadata",
+            ),
+            (
+                json!({"proxy": {"metadata": {"SECRET_TTL": "1h"}}}),
+                "spec.proxy.metadata.SECRET_TTL NoEffect",
+            ),
+            (
+                json!({"redirection": {"includeOutboundCidrs": ["10.0.0.0/8", "*"]}}),
+                "spec.redirection.includeOutboundCidrs[1] InvalidCidr",
+            ),
+            (
+                json!({"redirection": {"excludeInboundPorts": [0]}}),
+                "spec.redirection.excludeInboundPorts[0] InvalidPort",
+            ),
+            (
                 gateway(&[port("a", 80), port("b", 8080)]),
                 "spec.gateways[0].ports[1].port Duplicate",
             ),
@@ -257,15 +352,5 @@ mod tests {
         let found = check(&mine, [&mine, &other].into_iter());
         assert_eq!(found[0].path, "spec.revision");
         assert!(check(&mine, std::iter::once(&mine)).is_empty());
-    }
-
-    #[test]
-    fn quantities() {
-        for good in ["1", "100m", "0.5", "64Mi", "1e3", "2Gi"] {
-            assert!(is_quantity(good), "{good}");
-        }
-        for bad in ["", "m", "64 Mi", "64mi", "-1", "1.2.3"] {
-            assert!(!is_quantity(bad), "{bad}");
-        }
     }
 }

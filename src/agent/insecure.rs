@@ -1,5 +1,5 @@
-//! TLS without verification, for HTTPS probes: as the kubelet's own, they ask whether the application
-//! answers, not who it is.
+//! TLS without verification, for HTTPS probes and metrics: as the kubelet's own, they ask whether the
+//! application answers, not who it is.
 
 use std::{io, net::IpAddr, sync::Arc};
 
