@@ -10,12 +10,13 @@
 //! (`tests/layering.rs` holds them to it). Each returns `(value, Vec<Diagnostic>)`; [`status`] writes
 //! the diagnostics to the objects they came from, and [`webhook`] refuses with the same words.
 //! [`control_plane`] drives the pipeline; [`operator`], [`agent`] and [`redirect`] are the other roles
-//! of the one binary.
+//! of the one binary, and [`cni`] is on every node where pods may not redirect by themselves.
 
 pub mod agent;
 pub mod api;
 pub mod ca;
 pub mod cli;
+pub mod cni;
 pub mod control_plane;
 pub mod diagnostic;
 pub mod envoy;

@@ -21,6 +21,8 @@ enum Role {
     Pod(cli::pod::PodRole),
     /// Print the CustomResourceDefinitions
     Crds(cli::crds::Args),
+    /// Add proxies to the workloads of files, as the webhook does to their pods
+    Inject(cli::inject::Args),
 }
 
 fn main() -> std::process::ExitCode {
@@ -31,6 +33,7 @@ fn main() -> std::process::ExitCode {
         Role::ControlPlane(args) => control_plane::run(args),
         Role::Pod(role) => role.run(),
         Role::Crds(args) => cli::crds::run(&args),
+        Role::Inject(args) => cli::inject::run(&args),
     };
     runtime::exit_code(outcome)
 }

@@ -4,6 +4,7 @@
 //! the same conversions without a cluster, for the admission webhook. One bad object, or one bad
 //! rule of an object, never affects others.
 
+pub mod allocation;
 mod backend;
 mod config;
 mod destination_rule;
@@ -20,6 +21,7 @@ mod peer_authentication;
 pub mod precedence;
 mod protocol;
 mod report;
+mod service_entry;
 mod services;
 pub mod syntax;
 mod text_match;
@@ -38,8 +40,10 @@ pub use model::*;
 pub fn build(snapshot: &Snapshot, endpoints: &EndpointTable) -> (Mesh, Vec<Diagnostic>) {
     let config = config::build(snapshot);
     let mut diagnostics = Vec::new();
+    let mut services = services::build(snapshot, &config, endpoints);
+    services.extend(service_entry::build(snapshot, &config, endpoints, &mut diagnostics));
     let mut mesh = Mesh {
-        services: services::build(snapshot, &config, endpoints),
+        services,
         workloads: services::workloads(snapshot, &config),
         config,
         ..Mesh::default()

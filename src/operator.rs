@@ -36,20 +36,8 @@ pub struct Args {
     /// Where metrics and health checks are served
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15014")]
     pub admin_address: SocketAddr,
-    /// Registry (and path) of the images meshwright and meshwright-proxy
-    #[arg(long, env = "IMAGE_REGISTRY", default_value = "meshwright.dev")]
-    pub image_registry: String,
-    /// Tag of the images, where an installation names no version
-    #[arg(long, env = "IMAGE_TAG", default_value = env!("CARGO_PKG_VERSION"))]
-    pub image_tag: String,
-    /// Pull policy of the images
-    #[arg(
-        long,
-        env = "IMAGE_PULL_POLICY",
-        default_value = "IfNotPresent",
-        value_parser = ["Always", "IfNotPresent", "Never"]
-    )]
-    pub image_pull_policy: String,
+    #[command(flatten)]
+    pub images: platform::Images,
     /// Act without asking whether another operator runs
     #[arg(long)]
     pub no_leader_election: bool,

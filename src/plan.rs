@@ -7,6 +7,7 @@
 
 pub mod cluster;
 mod domains;
+mod entry;
 pub mod gateway;
 pub mod inbound;
 pub mod outbound;
@@ -16,10 +17,10 @@ mod view;
 use std::{net::IpAddr, sync::Arc};
 
 pub use self::{
-    cluster::{Cluster, ClusterId, Discovery, UpstreamProtocol, UpstreamTls},
+    cluster::{Cluster, ClusterId, Discovery, DnsTarget, UpstreamProtocol, UpstreamTls},
     gateway::{GatewayListener, GatewayPlan, GatewayServes, TlsChain, gateway},
     inbound::{InboundPlan, InboundPort, inbound},
-    outbound::{OutboundListener, OutboundPlan, Serves, outbound},
+    outbound::{Claim, OutboundListener, OutboundPlan, Serves, outbound},
     route::{Action, Fallback, Route, RouteTable, Share, TableName, VirtualHost},
     view::View,
 };

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod events;
 pub mod leader;
 pub mod logs;
 pub mod shutdown;

@@ -1,7 +1,7 @@
 //! The xDS server: resources, subscriptions, the session (no I/O) and the service around it.
 
+pub mod names;
 pub mod resource;
-
 pub mod server;
 pub mod session;
 pub mod subscription;

@@ -2,98 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "operator/api_server.rs"]
+mod api_server;
 #[path = "inject/fixture.rs"]
 mod fixture;
 
-use std::sync::Arc;
+#[path = "inject/webhook.rs"]
+mod webhook;
 
-use arc_swap::ArcSwap;
-use axum::{Router, body::Body};
-use http::{Request, Response, StatusCode};
-use k8s_openapi::{ByteString, api::core::v1::Namespace};
-use kube::{
-    Client,
-    client::Body as KubeBody,
-    core::PartialObjectMeta,
-    runtime::{reflector, watcher},
-};
-use meshwright::webhook::{
-    metrics::Metrics,
-    review::BODY_LIMIT,
-    server::{Installations, Namespaces, Webhooks, router},
-};
+use http::StatusCode;
+use k8s_openapi::ByteString;
+use meshwright::webhook::review::BODY_LIMIT;
 use serde_json::{Value, json};
-use tower::ServiceExt as _;
-
-/// The webhooks with one installation, a cache that knows `shop` as not labelled yet, and an API
-/// server that knows better.
-fn webhooks() -> Router {
-    let (mock, mut handle) = tower_test::mock::pair::<Request<KubeBody>, Response<KubeBody>>();
-    tokio::spawn(async move {
-        while let Some((request, send)) = handle.next_request().await {
-            let name = request.uri().path().rsplit('/').next().unwrap().to_owned();
-            let labels = match name.as_str() {
-                "shop" => json!({"meshwright.dev/injection": "enabled"}),
-                _ => json!({}),
-            };
-            let object = json!({
-                "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
-                "metadata": {"name": name, "labels": labels},
-            });
-            send.send_response(Response::new(KubeBody::from(object.to_string().into_bytes())));
-        }
-    });
-    let (cache, mut writer) = reflector::store();
-    let mut shop = PartialObjectMeta::<Namespace>::default();
-    shop.metadata.name = Some("shop".to_owned());
-    writer.apply_watcher_event(&watcher::Event::Apply(shop));
-    let installations = Installations {
-        objects: Vec::new(),
-        inject: [("default".to_owned(), fixture::config())].into(),
-    };
-    router(Webhooks {
-        installations: Arc::new(ArcSwap::from_pointee(installations)),
-        namespaces: Namespaces { cache, client: Client::new(mock, "default") },
-        metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
-    })
-}
-
-async fn post(path: &str, body: impl Into<Body>) -> (StatusCode, Value) {
-    let request =
-        Request::post(path).header("content-type", "application/json").body(body.into()).unwrap();
-    let response = webhooks().oneshot(request).await.unwrap();
-    let status = response.status();
-    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
-    let review: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(review["kind"], "AdmissionReview");
-    assert_eq!(review["apiVersion"], "admission.k8s.io/v1");
-    (status, review["response"].clone())
-}
-
-fn review(group: &str, kind: &str, namespace: &str, object: &Value) -> String {
-    json!({
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "u-1",
-            "kind": {"group": group, "version": "v1", "kind": kind},
-            "resource": {"group": group, "version": "v1", "resource": "x"},
-            "namespace": namespace,
-            "operation": "CREATE",
-            "userInfo": {},
-            "object": object,
-            "oldObject": null,
-        },
-    })
-    .to_string()
-}
-
-fn pod() -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
-        "spec": {"containers": [{"name": "web", "image": "web:1"}]},
-    })
-}
+use webhook::{pod, post, review, server};
 
 #[tokio::test]
 async fn injects_by_a_patch_and_tells_the_audit_log() {
@@ -170,7 +91,87 @@ async fn other_kinds_and_unreadable_pods_are_denied_with_a_reason() {
 async fn an_unknown_revision_is_left_to_the_failure_policy() {
     let (status, response) = post("/inject/gone", review("", "Pod", "shop", &pod())).await;
     assert_eq!((status, &response["allowed"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(false)));
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(message.contains("revision or tag gone"), "{message}");
     assert_eq!(post("/nowhere", "{}").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_tag_is_as_good_as_the_revision() {
+    let (_, response) = post("/inject/stable", review("", "Pod", "shop", &pod())).await;
+    assert_eq!(response["auditAnnotations"]["injection"], "injected");
+    assert_eq!(response["auditAnnotations"]["revision"], "default");
+}
+
+fn on_host_network(metadata: &Value) -> Value {
+    let mut pod = pod();
+    pod["metadata"] = metadata.clone();
+    pod["spec"]["hostNetwork"] = json!(true);
+    pod
+}
+
+#[tokio::test]
+async fn an_injection_that_was_asked_for_and_did_not_happen_is_an_event() {
+    let server = server();
+    let replica_set = json!({
+        "generateName": "web-5d4f-",
+        "ownerReferences": [{
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d4f", "uid": "u-9",
+            "controller": true,
+        }],
+    });
+    let asks = |metadata: &Value| review("", "Pod", "shop", &on_host_network(metadata));
+    // The second one of the same ReplicaSet is not news.
+    for metadata in
+        [&replica_set, &replica_set, &json!({"name": "web"}), &json!({"generateName": "web-"})]
+    {
+        let (_, response) = server.post("/inject", asks(metadata)).await;
+        assert_eq!(response["allowed"], true);
+        assert_eq!(response["auditAnnotations"]["injection"], "skipped");
+        let warning = response["warnings"][0].as_str().unwrap();
+        assert!(
+            warning.starts_with("the pod gets no proxy: the pod uses the node's network"),
+            "{warning}"
+        );
+    }
+    let unreadable = json!({"metadata": {"name": "bad"}, "spec": {"containers": "many"}});
+    let (_, denied) = server.post("/inject", review("", "Pod", "shop", &unreadable)).await;
+    assert_eq!(denied["auditAnnotations"]["injection"], "denied");
+
+    let events = server.events().await;
+    let regarding = |event: &Value| {
+        let about = &event["regarding"];
+        format!("{} {}", about["kind"].as_str().unwrap(), about["name"].as_str().unwrap())
+    };
+    let found: Vec<_> = events.iter().map(regarding).collect();
+    assert_eq!(found, ["ReplicaSet web-5d4f", "Pod web", "Namespace shop", "Pod bad"]);
+    for event in &events {
+        assert_eq!(event["type"], "Warning");
+    }
+    assert_eq!(events[0]["reason"], "InjectionSkipped");
+    assert_eq!(events[0]["regarding"]["uid"], "u-9");
+    assert_eq!(events[0]["metadata"]["namespace"], "shop");
+    let note = events[0]["note"].as_str().unwrap();
+    assert!(note.contains("remove spec.hostNetwork"), "{note}");
+    assert_eq!(events[3]["reason"], "InjectionFailed");
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_dry_runs_and_of_pods_that_did_not_ask() {
+    let server = server();
+    let plain = review("", "Pod", "shop", &on_host_network(&json!({"name": "web"})));
+    let mut dry: Value = serde_json::from_str(&plain).unwrap();
+    dry["request"]["dryRun"] = json!(true);
+    let refuses = on_host_network(&json!({"labels": {"meshwright.dev/inject": "false"}}));
+    for body in [
+        dry.to_string(),
+        review("", "Pod", "shop", &refuses),
+        review("", "Pod", "other", &on_host_network(&json!({"name": "web"}))),
+        review("", "Pod", "shop", &pod()),
+    ] {
+        server.post("/inject", body).await;
+    }
+    assert_eq!(server.events().await, Vec::<Value>::new());
 }
 
 #[tokio::test]

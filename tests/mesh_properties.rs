@@ -23,6 +23,9 @@ fn case() -> impl Strategy<Value = Vec<String>> {
         Just("istio-gateway"),
         Just("gateway-api"),
         Just("peer-authentication"),
+        Just("service-entry"),
+        Just("service-entry-mistakes"),
+        Just("service-entry-allocated"),
     ]
     .prop_map(documents)
 }
@@ -55,10 +58,9 @@ proptest! {
         let snapshot = watch::from_yaml(&documents.join("\n---\n")).unwrap();
         let all = endpoints::build(&snapshot);
         let (built, _) = mesh::build(&snapshot, &all);
-        for key in snapshot.services.keys() {
-            let host = mesh::names::service_host(key, "cluster.local");
-            let alone = endpoints::for_service(&snapshot, &built, key);
-            prop_assert_eq!(all.get(&host).map(|e| (**e).clone()).unwrap_or_default(), alone);
+        for host in built.services.keys() {
+            let alone = endpoints::for_host(&snapshot, &built, host);
+            prop_assert_eq!(all.get(host).map(|e| (**e).clone()).unwrap_or_default(), alone);
         }
     }
 }

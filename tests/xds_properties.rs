@@ -18,6 +18,7 @@ use proptest::prelude::*;
 type Contents = BTreeMap<(u8, u8), u64>;
 
 const NAMES: u8 = 6;
+const TYPES: std::ops::Range<u8> = 0..ResourceType::Pod as u8 + 1;
 /// Content that every client refuses.
 const BAD: u64 = 3;
 
@@ -60,14 +61,14 @@ enum Step {
 }
 
 fn contents() -> impl Strategy<Value = Contents> {
-    prop::collection::btree_map((0..5u8, 0..NAMES), 0..=BAD, 0..20)
+    prop::collection::btree_map((TYPES, 0..NAMES), 0..=BAD, 0..20)
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => contents().prop_map(Step::Publish),
-        2 => (0..5u8, 0..NAMES).prop_map(|(t, n)| Step::Subscribe(t, n)),
-        1 => (0..5u8, 0..NAMES).prop_map(|(t, n)| Step::Unsubscribe(t, n)),
+        2 => (TYPES, 0..NAMES).prop_map(|(t, n)| Step::Subscribe(t, n)),
+        1 => (TYPES, 0..NAMES).prop_map(|(t, n)| Step::Unsubscribe(t, n)),
         5 => Just(Step::Answer),
         1 => Just(Step::Reconnect),
     ]
@@ -152,7 +153,7 @@ impl Client {
         let Some(response) = self.queue.pop_front() else { return false };
         let kind = response.kind;
         let bad: Vec<_> = response.resources.iter().filter(|r| r.version == BAD).collect();
-        // Clusters and listeners are taken one by one; of other types nothing is taken.
+        // Clusters, listeners and hosts are taken one by one; of other types nothing is taken.
         if bad.is_empty() || kind.is_wildcard() {
             for resource in response.resources.iter().filter(|r| r.version != BAD) {
                 let key = (kind, resource.name.to_string());
@@ -210,7 +211,7 @@ fn run(steps: Vec<Step>) -> (Client, Contents) {
 fn client_has_what_is_published(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let (client, published) = run(steps);
     prop_assert!(client.session.is_settled());
-    let refuses_routing = client.session.rejections().any(|r| r.kind >= ResourceType::Listener);
+    let refuses_routing = client.session.rejections().any(|r| r.kind.is_routing());
     for ((t, n), version) in &published {
         let (kind, name) = (kind(*t), name(*n));
         if !client.includes(kind, &name) {
@@ -300,7 +301,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     let names = || prop::collection::vec(any_name(), 0..4);
     let version = prop_oneof![(0..5u64).prop_map(|v| format!("{v:x}")), ".{0,4}"];
     let versions = prop::collection::vec((any_name(), version), 0..4);
-    let kind = prop::option::of((0..5u8).prop_map(kind));
+    let kind = prop::option::of(TYPES.prop_map(kind));
     let nonce = prop::option::of(0..40u64);
     let error = prop::option::of(".{0,12}");
     (kind, names(), names(), versions, nonce, error).prop_map(

@@ -116,7 +116,7 @@ async fn an_endpoint_change_arrives_alone() {
 
     let moved = snapshot(&CLUSTER.replace("10.0.0.1", "10.0.0.2"));
     let key = meshwright::watch::Key::new("shop", "cart");
-    let changes = Changes { endpoints_of: [key].into(), config: false };
+    let changes = Changes { endpoints_of: [key].into(), ..Changes::default() };
     running.mailbox.put(moved, changes);
     let update = client.next().await;
     assert_eq!(update.type_url, ResourceType::Endpoints.type_url());

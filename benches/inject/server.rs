@@ -11,12 +11,13 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Client, Config,
     core::PartialObjectMeta,
-    runtime::{reflector, watcher},
+    runtime::{events::Recorder, reflector, watcher},
 };
 use meshwright::{
     api::meshwright::MeshInstallationSpec,
     runtime::tls::{self, LiveTls},
     webhook::{
+        events::Events,
         inject::{InjectConfig, ProxySettings},
         metrics::Metrics,
         server::{Installations, Namespaces, Webhooks, router},
@@ -57,7 +58,10 @@ fn webhooks() -> anyhow::Result<Webhooks> {
         Installations { objects: Vec::new(), inject: [("default".to_owned(), config())].into() };
     // Never asked: the cache knows the namespace.
     let client = Client::try_from(Config::new("http://127.0.0.1:1".parse()?))?;
+    // Nothing is skipped that asked, so there is nothing to tell.
+    let (events, _) = Events::new(Recorder::new(client.clone(), "meshwright-operator".into()));
     Ok(Webhooks {
+        events,
         installations: Arc::new(ArcSwap::from_pointee(installations)),
         namespaces: Namespaces { cache, client },
         metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),

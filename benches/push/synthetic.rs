@@ -46,7 +46,7 @@ impl Cluster {
             last.ready = !last.ready;
             last.serving = last.ready;
         }
-        let changes = Changes { endpoints_of: [service].into(), config: false };
+        let changes = Changes { endpoints_of: [service].into(), ..Changes::default() };
         (self.snapshot(), changes)
     }
 

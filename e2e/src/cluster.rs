@@ -26,7 +26,7 @@ use serde_json::Value;
 pub use self::{
     boot::{Booted, ensure, lock},
     down::{anything_left, take_away},
-    node::Node,
+    node::{CniFolders, Node},
 };
 use crate::{
     interrupt, process,
@@ -45,6 +45,8 @@ pub struct Cluster {
     scratch: PathBuf,
     images: BTreeMap<String, String>,
     testapp: PathBuf,
+    /// Folders of the pods' network, where they are not the usual ones.
+    cni: Option<CniFolders>,
 }
 
 impl Cluster {
@@ -58,6 +60,7 @@ impl Cluster {
             scratch: node.state.join("home"),
             images: BTreeMap::new(),
             testapp: PathBuf::new(),
+            cni: Some(node.cni()),
         })
     }
 
@@ -69,7 +72,7 @@ impl Cluster {
         scratch: PathBuf,
     ) -> Self {
         let (images, testapp) = (BTreeMap::new(), PathBuf::new());
-        Self { netns: None, kubeconfig, kubectl, helm, scratch, images, testapp }
+        Self { netns: None, kubeconfig, kubectl, helm, scratch, images, testapp, cni: None }
     }
 
     /// Adds what was imported: images by name, and the test application's program on this machine.
@@ -148,6 +151,11 @@ impl Cluster {
     /// Reference of an image that was imported.
     pub fn image(&self, name: &str) -> Option<&str> {
         self.images.get(name).map(String::as_str)
+    }
+
+    /// Folders of the pods' network on the node; nothing for a cluster whose nodes are elsewhere.
+    pub fn cni(&self) -> Option<&CniFolders> {
+        self.cni.as_ref()
     }
 
     pub fn kubeconfig(&self) -> &Path {

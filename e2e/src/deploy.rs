@@ -54,6 +54,15 @@ pub fn gateway_api(cluster: &Cluster, tools: &Tools, steps: &mut Steps) -> Resul
     })
 }
 
+/// Changes values of the chart that is installed, and waits until that is done.
+pub fn change_values(cluster: &Cluster, values: &str) -> Result<()> {
+    let chart = project().join(CHART);
+    let chart = chart.to_string_lossy();
+    let upgrade = ["upgrade", "meshwright", &*chart, "--namespace", SYSTEM];
+    let values = ["--reset-then-reuse-values", "--set", values, "--wait", "--timeout", "3m"];
+    cluster.helm(&[upgrade.as_slice(), &values].concat()).map(drop)
+}
+
 fn chart(cluster: &Cluster, source: &Source) -> Result<()> {
     let chart = project().join(CHART);
     ensure!(chart.is_dir(), "there is no {CHART} in this checkout: check it out whole");

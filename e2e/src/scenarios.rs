@@ -8,6 +8,7 @@ mod bad_input;
 mod balancing;
 mod churn;
 mod client;
+mod cni;
 mod collector;
 mod demo;
 mod destinations;
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "rolling-restart", run: resilience::rolling_restart_loses_nothing },
         Scenario { name: "control-plane-outage", run: resilience::control_plane_outage },
         Scenario { name: "certificate-renewal", run: identity::renewal_drops_nothing },
+        Scenario { name: "cni", run: cni::pods_need_no_capability },
         Scenario { name: "cleanup", run: testbed::remove },
     ]
 }

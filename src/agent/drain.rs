@@ -27,7 +27,8 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Drain {
     admin: Admin,
     readiness: Readiness,
-    limit: Duration,
+    /// `None`: as long as Kubernetes lets the pod.
+    limit: Option<Duration>,
     least: Duration,
     hooks: Arc<AtomicU64>,
 }
@@ -44,8 +45,9 @@ impl Drop for Hook {
 
 impl Drain {
     pub fn new(admin: Admin, readiness: Readiness, settings: &Settings) -> Self {
-        let Settings { drain, min_drain: least, .. } = *settings;
-        Self { admin, readiness, limit: drain.max(least), least, hooks: Arc::default() }
+        let Settings { drain, min_drain: least, drain_to_the_last, .. } = *settings;
+        let limit = (!drain_to_the_last).then_some(drain.max(least));
+        Self { admin, readiness, limit, least, hooks: Arc::default() }
     }
 
     /// A lifecycle handler of the application begins.
@@ -65,7 +67,7 @@ impl Drain {
             }
         }
         let start = Instant::now();
-        while start.elapsed() < self.limit {
+        while self.limit.is_none_or(|limit| start.elapsed() < limit) {
             if start.elapsed() >= self.least && self.is_over().await {
                 return;
             }
@@ -184,15 +186,17 @@ mod tests {
         let nobody = Admin::at(([127, 0, 0, 1], 1).into());
         let times = |changes: &[(&str, &str)]| {
             let Drain { least, limit, .. } = drain(nobody, changes);
-            (least.as_millis(), limit.as_millis())
+            (least.as_millis(), limit.map(|limit| limit.as_millis()))
         };
-        assert_eq!(times(&[]), (0, 5000));
+        assert_eq!(times(&[]), (0, Some(5000)));
         let classic = ("MESHWRIGHT_SIDECAR", "classic");
-        assert_eq!(times(&[classic]), (5000, 5000));
-        assert_eq!(times(&[classic, ("MESHWRIGHT_DRAIN_SECONDS", "2")]), (2000, 2000));
-        assert_eq!(times(&[classic, ("MESHWRIGHT_DRAIN_SECONDS", "60")]), (5000, 60_000));
-        assert_eq!(times(&[("MESHWRIGHT_ROLE", "router")]), (5000, 5000));
+        assert_eq!(times(&[classic]), (5000, Some(5000)));
+        assert_eq!(times(&[classic, ("MESHWRIGHT_DRAIN_SECONDS", "2")]), (2000, Some(2000)));
+        assert_eq!(times(&[classic, ("MESHWRIGHT_DRAIN_SECONDS", "60")]), (5000, Some(60_000)));
+        assert_eq!(times(&[("MESHWRIGHT_ROLE", "router")]), (5000, Some(5000)));
         let least = ("MESHWRIGHT_MIN_DRAIN_SECONDS", "20");
-        assert_eq!(times(&[least]), (20_000, 20_000), "the least is more than the most");
+        assert_eq!(times(&[least]), (20_000, Some(20_000)), "the least is more than the most");
+        let to_the_end = ("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true");
+        assert_eq!(times(&[to_the_end, classic]), (5000, None));
     }
 }

@@ -180,6 +180,8 @@ pub struct Settings {
     pub drain: Duration,
     /// How long the proxy serves on at least, whether there are connections or not.
     pub min_drain: Duration,
+    /// Connections may take as long as Kubernetes lets the pod.
+    pub drain_to_the_last: bool,
     /// How long connections may take to end when their listener has changed.
     pub listener_drain: Option<Duration>,
     /// Where readiness is answered alone.
@@ -246,6 +248,7 @@ impl Settings {
             concurrency: env.concurrency()?,
             drain,
             min_drain: env.min_drain(role, drain)?,
+            drain_to_the_last: env.or("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", false)?,
             listener_drain: env.optional_seconds("MESHWRIGHT_LISTENER_DRAIN_SECONDS")?,
             health_port: env.or("MESHWRIGHT_HEALTH_PORT", ports::HEALTH)?,
             interception: env.or("MESHWRIGHT_INTERCEPTION", Interception::Redirect)?,

@@ -50,6 +50,7 @@ impl Source {
                     istio(networking::DestinationRule::crd(), NETWORKING),
                     istio(networking::Gateway::crd(), NETWORKING),
                     istio(security::PeerAuthentication::crd(), SECURITY),
+                    istio(networking::ServiceEntry::crd(), NETWORKING),
                     istio(networking::VirtualService::crd(), NETWORKING),
                 ]
             }

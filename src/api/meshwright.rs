@@ -56,8 +56,9 @@ pub struct MeshInstallationSpec {
         }])
     )]
     pub revision: String,
-    /// Other names of this revision, such as `stable`: what chooses one of them chooses it. A name
-    /// moves to another revision by a change of two MeshInstallations.
+    /// Other names of this revision, such as `stable`: what chooses one of them chooses it. `default`
+    /// stands for all that choose none. A name that an older MeshInstallation has comes into force
+    /// here when that one gives it up: add it here first, then take it out there.
     #[schemars(length(max = 16))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,

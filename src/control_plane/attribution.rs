@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::fleet::Refused;
 use crate::{
     diagnostic::{Diagnostic, ObjectRef},
-    mesh::{HttpMatch, HttpRouting, Mesh, PathMatch, StringMatch},
+    mesh::{HttpMatch, HttpRouting, Mesh, PathMatch, ServiceKind, StringMatch},
     xds::{Rejection, ResourceType},
 };
 
@@ -50,17 +50,26 @@ fn origins(
             // `outbound|PORT|SUBSET|HOST`.
             let parts: Vec<&str> = name.split('|').collect();
             let ["outbound", _, subset, host] = parts[..] else { return Vec::new() };
+            let entry = mesh.services.get(host).and_then(|service| match &service.kind {
+                ServiceKind::Entry(entry) => Some((entry.origin.clone(), "spec")),
+                _ => None,
+            });
             let policies = mesh.destinations.get(host).into_iter().flatten();
             let concerned =
                 policies.filter(|policy| subset.is_empty() || policy.subsets.contains_key(subset));
             let path = if subset.is_empty() { "spec.trafficPolicy" } else { "spec.subsets" };
-            concerned.map(|policy| (policy.origin.clone(), path)).collect()
+            let rules = concerned.map(|policy| (policy.origin.clone(), path));
+            entry.into_iter().chain(rules).collect()
         }
         ResourceType::Route => {
             let concerned = mesh.routes.iter().filter(|routing| is_about(routing, name, message));
             concerned.map(|routing| (routing.origin.clone(), "spec")).collect()
         }
-        ResourceType::Secret | ResourceType::Endpoints | ResourceType::Listener => Vec::new(),
+        ResourceType::Secret
+        | ResourceType::Endpoints
+        | ResourceType::Listener
+        | ResourceType::Host
+        | ResourceType::Pod => Vec::new(),
     }
 }
 

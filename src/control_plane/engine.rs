@@ -12,13 +12,14 @@ use std::{
 
 use super::{
     intern::Interner,
+    names::Names,
     world::{Config, World},
 };
 use crate::{
     envoy,
-    mesh::{self, EdsName, EndpointTable, Host, Mesh, ServiceEndpoints, names},
+    mesh::{self, EdsName, EndpointTable, Host, Mesh, ServiceEndpoints},
     plan::ScopeKey,
-    watch::{Changes, Key, Snapshot},
+    watch::{Changes, Snapshot},
     xds::ResourceSet,
 };
 
@@ -29,8 +30,8 @@ pub struct Engine {
     endpoints: EndpointTable,
     /// The sets of endpoints that anything may ask for, by service.
     names: BTreeMap<Host, Vec<EdsName>>,
-    /// Services whose endpoints changed while a rebuild is under way.
-    touched: BTreeSet<Key>,
+    /// Endpoints that changed while a rebuild is under way.
+    touched: Changes,
     interner: Arc<Interner>,
     generation: u64,
 }
@@ -71,7 +72,7 @@ impl Engine {
     /// Both ways in turn, for tests and tools. The newest world, if there is one.
     pub fn apply(&mut self, snapshot: &Snapshot, changes: &Changes) -> Option<World> {
         let since = Instant::now();
-        let update = self.endpoints(snapshot, &changes.endpoints_of, since);
+        let update = self.endpoints(snapshot, changes, since);
         if changes.config || update.needs_rebuild {
             let rebuilt = self.rebuild(snapshot.clone(), Vec::new()).run();
             return Some(self.install(rebuilt, snapshot, since));
@@ -79,36 +80,43 @@ impl Engine {
         self.world.clone()
     }
 
-    /// Services' endpoints changed.
+    /// Endpoints changed, of the services and entries that `changes` names.
     pub fn endpoints(
         &mut self,
         snapshot: &Snapshot,
-        services: &BTreeSet<Key>,
+        changes: &Changes,
         since: Instant,
     ) -> EndpointUpdate {
         let mut update = EndpointUpdate::default();
         let Some(world) = &self.world else { return update };
         let config = world.config.clone();
-        let mut endpoints = None;
-        for key in services {
-            self.touched.insert(key.clone());
-            let host = names::service_host(key, &config.mesh.config.cluster_domain);
+        let (mut endpoints, mut resolved) = (None, BTreeMap::new());
+        self.touched.merge(changes.clone());
+        for host in mesh::endpoints::changed_hosts(snapshot, &config.mesh, changes) {
             // A service that the mesh does not know yet comes with the next rebuild.
             let Some(old) = self.endpoints.get(&host) else { continue };
-            let new = mesh::endpoints::for_service(snapshot, &config.mesh, key);
-            if new == **old {
+            let new = Arc::new(mesh::endpoints::for_host(snapshot, &config.mesh, &host));
+            if new == *old {
                 continue;
             }
             update.needs_rebuild |= new.shape != old.shape;
-            self.endpoints.insert(host.clone(), Arc::new(new));
+            if new.resolved != old.resolved {
+                resolved.insert(host.clone(), new.clone());
+            }
+            self.endpoints.insert(host.clone(), new);
             let set = endpoints.get_or_insert_with(|| ResourceSet::clone(&world.endpoints));
             encode(&self.endpoints, self.names.get(&host).into_iter().flatten(), set);
         }
-        let changed = endpoints.filter(|set| !set.same_versions(&world.endpoints));
-        update.world = changed.map(|set| {
-            let sequence = world.sequence + 1;
-            World { sequence, since, config, endpoints: Arc::new(set) }
-        });
+        let different = endpoints.filter(|set| !set.same_versions(&world.endpoints));
+        if different.is_some() || !resolved.is_empty() {
+            update.world = Some(World {
+                sequence: world.sequence + 1,
+                since,
+                config,
+                endpoints: different.map_or_else(|| world.endpoints.clone(), Arc::new),
+                names: world.names.resolving(resolved),
+            });
+        }
         if update.world.is_some() {
             self.world.clone_from(&update.world);
         }
@@ -118,7 +126,7 @@ impl Engine {
     /// A rebuild from this snapshot, to be run wherever there is time, and then installed.
     pub fn rebuild(&mut self, snapshot: Snapshot, scopes: Vec<ScopeKey>) -> Rebuild {
         self.generation += 1;
-        self.touched.clear();
+        self.touched = Changes::default();
         Rebuild {
             snapshot,
             generation: self.generation,
@@ -132,10 +140,10 @@ impl Engine {
     /// rebuild ran are taken from there.
     pub fn install(&mut self, rebuilt: Rebuilt, snapshot: &Snapshot, since: Instant) -> World {
         let Rebuilt { config, mut endpoints, names } = rebuilt;
-        for key in std::mem::take(&mut self.touched) {
-            let host = names::service_host(&key, &config.mesh.config.cluster_domain);
+        let touched = std::mem::take(&mut self.touched);
+        for host in mesh::endpoints::changed_hosts(snapshot, &config.mesh, &touched) {
             if let Some(slot) = endpoints.get_mut(&host) {
-                let newest = mesh::endpoints::for_service(snapshot, &config.mesh, &key);
+                let newest = mesh::endpoints::for_host(snapshot, &config.mesh, &host);
                 if newest != **slot {
                     *slot = Arc::new(newest);
                 }
@@ -144,9 +152,11 @@ impl Engine {
         let old = self.world.as_ref();
         let set = self.encode_all(&endpoints, &names, old);
         let sequence = old.map_or(1, |old| old.sequence + 1);
-        let world = World { sequence, since, config: Arc::new(config), endpoints: set };
-        self.endpoints = endpoints;
         self.names = names;
+        let names = Names::new(config.mesh.clone(), &endpoints, self.interner.clone());
+        let (config, names) = (Arc::new(config), Arc::new(names));
+        let world = World { sequence, since, config, endpoints: set, names };
+        self.endpoints = endpoints;
         self.world = Some(world.clone());
         self.interner.prune();
         world

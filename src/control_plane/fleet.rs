@@ -1,7 +1,7 @@
 //! The connected proxies: who may connect as whom, what each is to have, what each refuses.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -11,6 +11,7 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use tokio::sync::watch;
 
 use super::{
+    agents::{AgentStream, Agents},
     metrics::Metrics,
     node,
     world::{Own, World},
@@ -20,7 +21,10 @@ use crate::{
     identity::SpiffeId,
     mesh::{ProxyNode, ProxyRole},
     plan::{self, ScopeKey},
-    watch::Key,
+    watch::{
+        Key,
+        snapshot::{Pod, Table},
+    },
     xds::{
         Rejection, ResourceType, View,
         server::{Peer, Proxy, Refusal, Source},
@@ -33,7 +37,9 @@ pub struct Fleet(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    world: ArcSwapOption<World>,
+    world: Arc<ArcSwapOption<World>>,
+    /// Streams beside those of proxies.
+    agents: Arc<Agents>,
     /// The world's sequence; streams wake by it.
     updates: watch::Sender<u64>,
     members: Mutex<BTreeMap<u64, Member>>,
@@ -58,7 +64,8 @@ pub struct Refused {
 impl Fleet {
     pub fn new(metrics: Metrics) -> Self {
         Self(Arc::new(Inner {
-            world: ArcSwapOption::empty(),
+            world: Arc::default(),
+            agents: Arc::default(),
             updates: watch::Sender::new(0),
             members: Mutex::default(),
             refusals: watch::Sender::new(0),
@@ -66,11 +73,20 @@ impl Fleet {
         }))
     }
 
-    /// Puts a world in force: every stream wakes.
+    /// Puts a world in force: every stream of a proxy wakes, and those of agents if hosts changed.
     pub fn publish(&self, world: World) {
         let sequence = world.sequence;
-        self.0.world.store(Some(Arc::new(world)));
+        let names = world.names.clone();
+        let before = self.0.world.swap(Some(Arc::new(world)));
         self.0.updates.send_replace(sequence);
+        if before.is_none_or(|before| !Arc::ptr_eq(&before.names, &names)) {
+            self.0.agents.wake_all();
+        }
+    }
+
+    /// Takes note of the pods as they are now: agents of those in `finished` wake.
+    pub fn set_pods(&self, pods: &Table<Pod>, finished: &BTreeSet<Key>) {
+        self.0.agents.set_pods(pods, finished);
     }
 
     pub fn world(&self) -> Option<Arc<World>> {
@@ -129,6 +145,11 @@ impl Source for Fleet {
                 Certificate::from_der(der, "the client certificate").ok()?.identity().cloned()
             });
             admit(&resolved, identity.as_ref(), &world.config.mesh.config.trust_domain)?;
+        }
+        if node::is_agent(node) {
+            let Inner { agents, world, metrics, .. } = &*self.0;
+            let (agents, world, metrics) = (agents.clone(), world.clone(), metrics.clone());
+            return Ok(Box::new(AgentStream::new(agents, world, metrics, resolved.key)));
         }
         Ok(Box::new(Connection::new(self.0.clone(), claimed, resolved, &world)))
     }

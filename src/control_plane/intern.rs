@@ -41,7 +41,7 @@ impl Interner {
         }
     }
 
-    fn set(&self, kind: ResourceType, set: ResourceSet) -> Arc<ResourceSet> {
+    pub fn set(&self, kind: ResourceType, set: ResourceSet) -> Arc<ResourceSet> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
         for resource in set.by_name.values() {

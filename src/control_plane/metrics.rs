@@ -33,6 +33,8 @@ impl EncodeLabelValue for TypeLabel {
             ResourceType::Endpoints => "eds",
             ResourceType::Listener => "lds",
             ResourceType::Route => "rds",
+            ResourceType::Host => "nds",
+            ResourceType::Pod => "pod",
         };
         EncodeLabelValue::encode(&name, encoder)
     }

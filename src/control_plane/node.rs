@@ -10,6 +10,7 @@ use envoy_types::pb::{
 use crate::{
     mesh::{Key, Labels, ProxyNode, ProxyRole},
     watch::snapshot::{Pod, Table},
+    xds::names::AGENT_METADATA,
 };
 
 /// Why a node cannot be served.
@@ -76,6 +77,16 @@ pub fn resolve(claimed: &ProxyNode, pods: &Table<Pod>) -> ProxyNode {
     node
 }
 
+/// Whether the stream is not a proxy's, but that of the agent beside it.
+pub fn is_agent(node: &Node) -> bool {
+    let value = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(AGENT_METADATA));
+    match value.and_then(|value| value.kind.as_ref()) {
+        Some(Kind::BoolValue(agent)) => *agent,
+        Some(Kind::StringValue(text)) => text == "true",
+        _ => false,
+    }
+}
+
 fn text(metadata: Option<&Struct>, name: &str) -> Option<String> {
     match metadata?.fields.get(name)?.kind.as_ref()? {
         Kind::StringValue(text) if !text.is_empty() => Some(text.clone()),
@@ -140,6 +151,21 @@ mod tests {
             "sidecar~1~p.n~n.svc~more",
         ] {
             assert!(parse(&node(id)).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn agents_say_that_they_are() {
+        let mut node = node("sidecar~10.0.0.1~cart-0.shop~shop.svc.cluster.local");
+        assert!(!is_agent(&node));
+        for (kind, agent) in [
+            (Kind::BoolValue(true), true),
+            (Kind::StringValue("true".to_owned()), true),
+            (Kind::BoolValue(false), false),
+        ] {
+            let fields = &mut node.metadata.get_or_insert_default().fields;
+            fields.insert(AGENT_METADATA.to_owned(), Value { kind: Some(kind) });
+            assert_eq!(is_agent(&node), agent);
         }
     }
 

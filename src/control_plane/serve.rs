@@ -160,8 +160,8 @@ pub async fn drive(mailbox: Mailbox, fleet: Fleet, metrics: Metrics) {
             (newest, changes) = mailbox.take() => {
                 let since = Instant::now();
                 snapshot = newest;
-                let update =
-                    engine.endpoints(&snapshot, &changes.endpoints_of, since.into_std());
+                fleet.set_pods(&snapshot.pods, &changes.finished);
+                let update = engine.endpoints(&snapshot, &changes, since.into_std());
                 if let Some(world) = update.world {
                     fleet.publish(world);
                 }

@@ -7,7 +7,10 @@ use std::{
     time::Instant,
 };
 
-use super::intern::{Interner, Shared};
+use super::{
+    intern::{Interner, Shared},
+    names::Names,
+};
 use crate::{
     diagnostic::Diagnostic,
     envoy,
@@ -26,6 +29,8 @@ pub struct World {
     pub since: Instant,
     pub config: Arc<Config>,
     pub endpoints: Arc<ResourceSet>,
+    /// What agents are told of hosts.
+    pub names: Arc<Names>,
 }
 
 /// All but the endpoints. Worlds that differ in endpoints alone share it.

@@ -13,7 +13,7 @@ use envoy_types::pb::{
             },
             core::v3::{
                 BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Http2ProtocolOptions,
-                TcpKeepalive, TransportSocket,
+                Metadata, TcpKeepalive, TransportSocket,
             },
             endpoint::v3::{
                 ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
@@ -37,13 +37,16 @@ use super::{
     names, ordered, tls,
 };
 use crate::{
-    mesh::{Host, LoadBalancing, MeshConfig},
-    plan::{Cluster, Discovery, Families, UpstreamProtocol, UpstreamTls},
+    mesh::{LoadBalancing, MeshConfig},
+    plan::{Cluster, Discovery, DnsTarget, Families, UpstreamProtocol, UpstreamTls},
     xds::{Resource, ResourceSet, resource::Discoverable},
 };
 
 /// The metadata namespace of what we tell Envoy about services and endpoints.
 pub const METADATA: &str = "meshwright";
+
+/// The metadata namespace by which Envoy chooses an endpoint's transport socket.
+pub const SOCKET_MATCH: &str = "envoy.transport_socket_match";
 
 /// Gateways serve strangers: what one connection may pile up is bounded more tightly than in
 /// sidecars, where Envoy's 1 MiB lets request bodies be kept for retries.
@@ -54,6 +57,10 @@ pub fn service(cluster: &Cluster, config: &MeshConfig, from_gateway: bool) -> Re
     let (kind, lb_policy) = match &cluster.discovery {
         Discovery::Endpoints(_) => (DiscoveryType::Eds, policy(cluster.load_balancing)),
         Discovery::ClientsChoice => (DiscoveryType::OriginalDst, LbPolicy::ClusterProvided),
+        // Envoy takes one name there, no more and no less.
+        Discovery::Dns { endpoints, first_only: true } if endpoints.len() == 1 => {
+            (DiscoveryType::LogicalDns, policy(cluster.load_balancing))
+        }
         Discovery::Dns { .. } => (DiscoveryType::StrictDns, policy(cluster.load_balancing)),
     };
     let mut message = base(names::cluster(&cluster.id), kind, lb_policy);
@@ -64,8 +71,8 @@ pub fn service(cluster: &Cluster, config: &MeshConfig, from_gateway: bool) -> Re
                 service_name: name.to_string(),
             });
         }
-        Discovery::Dns { host, port } => {
-            message.load_assignment = Some(dns_endpoint(&message.name, host, *port));
+        Discovery::Dns { endpoints, .. } => {
+            message.load_assignment = Some(dns_endpoints(&message.name, endpoints));
             message.dns_lookup_family = DnsLookupFamily::All.into();
         }
         Discovery::ClientsChoice => {}
@@ -158,16 +165,25 @@ fn policy(load_balancing: LoadBalancing) -> LbPolicy {
     }
 }
 
-fn dns_endpoint(cluster: &str, host: &Host, port: u16) -> ClusterLoadAssignment {
-    let endpoint = Endpoint { address: Some(dns_address(host, port)), ..Endpoint::default() };
-    let endpoint = LbEndpoint {
-        host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
-        ..LbEndpoint::default()
+fn dns_endpoints(cluster: &str, targets: &[DnsTarget]) -> ClusterLoadAssignment {
+    let endpoint = |target: &DnsTarget| {
+        let address = Some(dns_address(&target.host, target.port));
+        LbEndpoint {
+            host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+                address,
+                ..Endpoint::default()
+            })),
+            metadata: target.meshed.then(|| Metadata {
+                filter_metadata: [(SOCKET_MATCH.to_owned(), tls_mode(Some("istio")))].into(),
+                ..Metadata::default()
+            }),
+            ..LbEndpoint::default()
+        }
     };
     ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
         endpoints: vec![LocalityLbEndpoints {
-            lb_endpoints: vec![endpoint],
+            lb_endpoints: targets.iter().map(endpoint).collect(),
             ..LocalityLbEndpoints::default()
         }],
         ..ClusterLoadAssignment::default()
@@ -223,13 +239,17 @@ fn socket_for(
     tls_mode: Option<&str>,
     transport_socket: TransportSocket,
 ) -> TransportSocketMatch {
-    let value = |mode: &str| Value { kind: Some(value::Kind::StringValue(mode.to_owned())) };
-    let fields = tls_mode.map(|mode| ("tlsMode".to_owned(), value(mode)));
     TransportSocketMatch {
         name: name.to_owned(),
-        r#match: Some(Struct { fields: fields.into_iter().collect() }),
+        r#match: Some(self::tls_mode(tls_mode)),
         transport_socket: Some(transport_socket),
     }
+}
+
+fn tls_mode(mode: Option<&str>) -> Struct {
+    let value = |mode: &str| Value { kind: Some(value::Kind::StringValue(mode.to_owned())) };
+    let fields = mode.map(|mode| ("tlsMode".to_owned(), value(mode)));
+    Struct { fields: fields.into_iter().collect() }
 }
 
 /// Encodes a cluster with what metrics say about its service.

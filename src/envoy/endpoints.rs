@@ -6,7 +6,7 @@ use envoy_types::pb::envoy::config::{core::v3 as core, endpoint::v3 as pb};
 use prost::Message;
 
 use super::{
-    cluster::METADATA,
+    cluster::{METADATA, SOCKET_MATCH},
     message::address,
     ordered::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, Metadata, Struct},
 };
@@ -66,7 +66,7 @@ fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
     let tls = || Struct::of_texts([("tlsMode", "istio".to_owned())]);
     let mut metadata = BTreeMap::from([(METADATA.to_owned(), workload)]);
     if endpoint.meshed {
-        metadata.insert("envoy.transport_socket_match".to_owned(), tls());
+        metadata.insert(SOCKET_MATCH.to_owned(), tls());
     }
     LbEndpoint {
         endpoint: Some(pb::Endpoint {

@@ -1,7 +1,7 @@
 //! What sidecars listen on for their applications' connections.
 
 use envoy_types::pb::envoy::config::{
-    core::v3::TrafficDirection,
+    core::v3::{CidrRange, TrafficDirection},
     listener::v3::{Filter, FilterChain, FilterChainMatch, Listener},
 };
 
@@ -9,13 +9,13 @@ use super::{
     Encoded, cluster,
     http::{self, Clients, Routes},
     listener::{self as parts, PLAIN_HTTP},
-    message::{no, seconds, yes},
+    message::{no, number, seconds, yes},
     names, route,
     telemetry::{self, Reporter},
 };
 use crate::{
     mesh::MeshConfig,
-    plan::{ClusterId, Families, OutboundListener, OutboundPlan, Serves},
+    plan::{Claim, ClusterId, Families, OutboundListener, OutboundPlan, Serves, TableName},
 };
 
 /// Where the redirection rules send all outbound connections.
@@ -94,24 +94,18 @@ pub fn listener(one: &OutboundListener, config: &MeshConfig, families: Families)
             }],
             ..listener
         },
-        Serves::Http { routes, otherwise } => {
-            let looks = FilterChainMatch {
-                transport_protocol: "raw_buffer".to_owned(),
-                application_protocols: parts::texts(&PLAIN_HTTP),
-                ..FilterChainMatch::default()
-            };
-            let logs = telemetry::of_requests(&Reporter::Source, config.access_log);
-            let manager = http::filter(
-                format!("outbound_{name}"),
-                Routes::Discovered(routes),
-                Clients::Application,
-                logs,
-            );
+        Serves::Inspected { routes, claims, otherwise } => {
+            let http = routes.as_ref().map(|routes| http_chain(&name, routes, config));
+            let claimed = claims.iter().map(|claim| claimed_chain(claim, config));
+            let looks_at_tls = http.is_some() || claims.iter().any(|c| c.server_name.is_some());
+            let tls = looks_at_tls.then(|| parts::tls_inspector(&[]));
+            let inspectors =
+                tls.into_iter().chain(http.as_ref().map(|_| parts::http_inspector(&[])));
             Listener {
-                listener_filters: vec![parts::tls_inspector(&[]), parts::http_inspector(&[])],
+                listener_filters: inspectors.collect(),
                 listener_filters_timeout: seconds(FIRST_BYTES_SECONDS),
                 continue_on_listener_filters_timeout: true,
-                filter_chains: vec![parts::chain("http".to_owned(), looks, manager)],
+                filter_chains: http.into_iter().chain(claimed).collect(),
                 default_filter_chain: Some(FilterChain {
                     name: "otherwise".to_owned(),
                     filters: vec![to_cluster(otherwise, config)],
@@ -121,6 +115,35 @@ pub fn listener(one: &OutboundListener, config: &MeshConfig, families: Families)
             }
         }
     }
+}
+
+/// Connections that speak HTTP.
+fn http_chain(listener: &str, routes: &TableName, config: &MeshConfig) -> FilterChain {
+    let looks = FilterChainMatch {
+        transport_protocol: "raw_buffer".to_owned(),
+        application_protocols: parts::texts(&PLAIN_HTTP),
+        ..FilterChainMatch::default()
+    };
+    let logs = telemetry::of_requests(&Reporter::Source, config.access_log);
+    let name = format!("outbound_{listener}");
+    let manager = http::filter(name, Routes::Discovered(routes), Clients::Application, logs);
+    parts::chain("http".to_owned(), looks, manager)
+}
+
+/// Connections to some addresses, or with some server name.
+fn claimed_chain(claim: &Claim, config: &MeshConfig) -> FilterChain {
+    let range = claim.range.map(|range| CidrRange {
+        address_prefix: range.address.to_string(),
+        prefix_len: number(range.prefix.into()),
+    });
+    let looks = FilterChainMatch {
+        prefix_ranges: range.into_iter().collect(),
+        server_names: claim.server_name.iter().map(ToString::to_string).collect(),
+        ..FilterChainMatch::default()
+    };
+    let range = claim.range.map(|range| range.to_string());
+    let name: Vec<_> = range.as_deref().into_iter().chain(claim.server_name.as_deref()).collect();
+    parts::chain(name.join(" "), looks, to_cluster(&claim.cluster, config))
 }
 
 fn to_cluster(id: &ClusterId, config: &MeshConfig) -> Filter {

@@ -21,6 +21,7 @@ pub fn build(snapshot: &Snapshot) -> MeshConfig {
         OutboundTrafficMode::RegistryOnly => OutboundTraffic::RegistryOnly,
     };
     config.access_log = spec.mesh.access_log;
+    config.auto_allocate = spec.dns.auto_allocate;
     config.load_balancing = match spec.mesh.load_balancing {
         ApiLoadBalancing::RoundRobin => LoadBalancing::RoundRobin,
         ApiLoadBalancing::LeastRequest => LoadBalancing::LeastRequest,

@@ -4,20 +4,21 @@
 //! and a look over those of its namespace.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
 
 use super::{
-    Endpoint, EndpointState, EndpointTable, HeadlessEndpoint, Key, Labels, Locality, Mesh,
-    MeshConfig, PeerPolicy, PeerTls, ServiceEndpoints, config, lookup, names, peer_authentication,
+    Endpoint, EndpointState, EndpointTable, HeadlessEndpoint, Host, Key, Labels, Locality, Mesh,
+    MeshConfig, PeerPolicy, PeerTls, ResolvedAddress, ServiceEndpoints, ServiceKind, config,
+    lookup, names, peer_authentication, service_entry, syntax,
 };
 use crate::{
     api::gateway::GATEWAY_NAME_LABEL,
     identity::SpiffeId,
     watch::{
-        Snapshot,
+        Changes, Snapshot,
         snapshot::{EndpointSlice, Pod, Service, SliceEndpoint},
     },
 };
@@ -27,7 +28,7 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 /// Label of the pods of our own gateways.
 const GATEWAY_LABEL: &str = "meshwright.dev/gateway";
 
-/// The endpoints of every service.
+/// The endpoints of every service and every entry that has some.
 pub fn build(snapshot: &Snapshot) -> EndpointTable {
     let mut slices: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
     for (key, slice) in snapshot.endpoint_slices.iter() {
@@ -35,7 +36,7 @@ pub fn build(snapshot: &Snapshot) -> EndpointTable {
     }
     let settings = config::build(snapshot);
     let policies = policies(snapshot, &settings);
-    snapshot
+    let mut table: EndpointTable = snapshot
         .services
         .iter()
         .filter(|(_, service)| service.external_name.is_none())
@@ -45,12 +46,45 @@ pub fn build(snapshot: &Snapshot) -> EndpointTable {
                 Collector::new(snapshot, &settings, &policies, (key, service)).collect(own);
             (names::service_host(key, &settings.cluster_domain), Arc::new(endpoints))
         })
-        .collect()
+        .collect();
+    for (draft, _) in service_entry::all(snapshot, &settings) {
+        if let Some(found) = service_entry::endpoints::of(&draft, snapshot, &settings, &policies) {
+            let found = Arc::new(found);
+            table.extend(draft.into_hosts().map(|host| (host, found.clone())));
+        }
+    }
+    table
 }
 
-/// The endpoints of one service; none where it does not exist or is an ExternalName. Settings and
-/// policies are those of `mesh`: a change of them makes a new mesh, and with it all endpoints anew.
-pub fn for_service(snapshot: &Snapshot, mesh: &Mesh, key: &Key) -> ServiceEndpoints {
+/// The endpoints of one host of `mesh`. Settings and policies are those of `mesh`: a change of them
+/// makes a new mesh, and with it all endpoints anew.
+pub fn for_host(snapshot: &Snapshot, mesh: &Mesh, host: &str) -> ServiceEndpoints {
+    let Some(service) = mesh.services.get(host) else { return ServiceEndpoints::default() };
+    let ServiceKind::Entry(entry) = &service.kind else {
+        return for_service(snapshot, mesh, &service.key);
+    };
+    let key = Key::new(&entry.origin.namespace, &entry.origin.name);
+    let Some(object) = snapshot.service_entries.get(&key) else {
+        return ServiceEndpoints::default();
+    };
+    let (draft, _) = service_entry::convert(object, &mesh.config);
+    let found =
+        service_entry::endpoints::of(&draft, snapshot, &mesh.config, &mesh.peer_authentication);
+    found.unwrap_or_default()
+}
+
+/// The hosts of `mesh` whose endpoints may be others now.
+pub fn changed_hosts(snapshot: &Snapshot, mesh: &Mesh, changes: &Changes) -> BTreeSet<Host> {
+    let domain = &mesh.config.cluster_domain;
+    let of_services = changes.endpoints_of.iter().map(|key| names::service_host(key, domain));
+    let entries = changes.entries.iter().filter_map(|key| snapshot.service_entries.get(key));
+    let hosts = entries.flat_map(|entry| &entry.spec.hosts);
+    let of_entries = hosts.filter_map(|text| Some(syntax::host(text).ok()?.into()));
+    of_services.chain(of_entries).collect()
+}
+
+/// The endpoints of one service; none where it does not exist or is an ExternalName.
+fn for_service(snapshot: &Snapshot, mesh: &Mesh, key: &Key) -> ServiceEndpoints {
     let Some(service) = snapshot.services.get(key).filter(|s| s.external_name.is_none()) else {
         return ServiceEndpoints::default();
     };
@@ -107,6 +141,18 @@ impl<'a> Collector<'a> {
         self.out
     }
 
+    /// What DNS says: ready endpoints, whatever their ports.
+    fn resolve(&mut self, endpoint: &SliceEndpoint) {
+        if self.service.headless && (endpoint.ready || self.service.publish_not_ready) {
+            let hostname = &endpoint.hostname;
+            let resolved = endpoint
+                .addresses
+                .iter()
+                .map(|address| ResolvedAddress { address: *address, hostname: hostname.clone() });
+            self.out.resolved.extend(resolved);
+        }
+    }
+
     fn add(&mut self, slice: &EndpointSlice, endpoint: &SliceEndpoint) {
         let pod = endpoint.pod.as_ref().and_then(|name| {
             let key = Key { namespace: self.key.namespace.clone(), name: name.clone() };
@@ -122,6 +168,7 @@ impl<'a> Collector<'a> {
                 service_account: pod.service_account.to_string(),
             });
         }
+        self.resolve(endpoint);
         let Some(state) = state(endpoint, self.service.publish_not_ready) else { return };
         let template = Endpoint {
             address: IpAddr::from([0; 4]),
@@ -130,7 +177,11 @@ impl<'a> Collector<'a> {
             meshed,
             workload: pod.map_or_else(|| "".into(), |pod| pod.workload.clone()),
             namespace: self.key.namespace.clone(),
-            locality: locality(self.snapshot, endpoint, pod),
+            locality: locality(
+                self.snapshot,
+                endpoint.zone.clone(),
+                endpoint.node.as_ref().or_else(|| pod.map(|pod| &pod.node)),
+            ),
             state,
         };
         for service_port in self.service.ports.iter().filter(|port| port.transport == "TCP") {
@@ -138,7 +189,9 @@ impl<'a> Collector<'a> {
             else {
                 continue;
             };
-            let meshed = template.meshed && pod.is_some_and(|pod| self.accepts_tls(pod, *port));
+            let meshed = template.meshed
+                && pod
+                    .is_some_and(|pod| accepts_tls(self.policies, pod, &self.key.namespace, *port));
             for address in &endpoint.addresses {
                 if self.service.headless {
                     self.out.shape.headless.push(HeadlessEndpoint {
@@ -158,17 +211,21 @@ impl<'a> Collector<'a> {
             }
         }
     }
+}
 
-    /// Mesh TLS towards a port for which it is switched off would be taken for the application's.
-    fn accepts_tls(&self, pod: &Pod, port: u16) -> bool {
-        let namespace = &self.key.namespace;
-        lookup::peer_tls(self.policies, &pod.labels, namespace, Some(port)) != PeerTls::Disabled
-    }
+/// Mesh TLS towards a port for which it is switched off would be taken for the application's.
+pub(super) fn accepts_tls(
+    policies: &[Arc<PeerPolicy>],
+    pod: &Pod,
+    namespace: &str,
+    port: u16,
+) -> bool {
+    lookup::peer_tls(policies, &pod.labels, namespace, Some(port)) != PeerTls::Disabled
 }
 
 /// Whether clients in the mesh may use mutual TLS to it. A gateway runs a proxy too, but listens
 /// for the world outside; a pod on the node's network is not redirected to its proxy.
-fn speaks_mesh_tls(pod: &Pod) -> bool {
+pub(super) fn speaks_mesh_tls(pod: &Pod) -> bool {
     pod.meshed
         && !pod.host_network
         && !pod.labels.contains_key(GATEWAY_LABEL)
@@ -183,21 +240,20 @@ fn state(endpoint: &SliceEndpoint, publish_not_ready: bool) -> Option<EndpointSt
     }
 }
 
-fn locality(
+pub(super) fn locality(
     snapshot: &Snapshot,
-    endpoint: &SliceEndpoint,
-    pod: Option<&Arc<Pod>>,
+    zone: Option<Arc<str>>,
+    node: Option<&Arc<str>>,
 ) -> Option<Locality> {
-    let node = endpoint.node.clone().or_else(|| pod.map(|pod| pod.node.clone()));
     let labels = node
         .filter(|name| !name.is_empty())
-        .and_then(|name| snapshot.nodes.get(&Key { namespace: "".into(), name }))
+        .and_then(|name| snapshot.nodes.get(&Key { namespace: "".into(), name: name.clone() }))
         .map(|node| &node.labels);
     let label = |name: &str| -> Option<Arc<str>> {
         labels.and_then(|labels: &Labels| labels.get(name)).map(|value| value.as_str().into())
     };
     let region = label(REGION);
-    let zone = endpoint.zone.clone().or_else(|| label(ZONE));
+    let zone = zone.or_else(|| label(ZONE));
     if region.is_none() && zone.is_none() {
         return None;
     }

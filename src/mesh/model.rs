@@ -2,6 +2,8 @@
 //!
 //! Over 500 lines, because it is one vocabulary and holds hardly any code.
 
+mod entry;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -9,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+pub use self::entry::{AddressRange, DnsEndpoint, Entry, Resolution};
 pub use crate::watch::snapshot::{Key, Labels};
 use crate::{diagnostic::ObjectRef, identity::SpiffeId};
 
@@ -44,6 +47,8 @@ pub struct MeshConfig {
     pub access_log: bool,
     /// Load balancing where nobody says otherwise.
     pub load_balancing: LoadBalancing,
+    /// Whether hosts of ServiceEntries without addresses are given some.
+    pub auto_allocate: bool,
 }
 
 impl Default for MeshConfig {
@@ -55,6 +60,7 @@ impl Default for MeshConfig {
             outbound: OutboundTraffic::AllowAny,
             access_log: false,
             load_balancing: LoadBalancing::LeastRequest,
+            auto_allocate: false,
         }
     }
 }
@@ -88,6 +94,7 @@ impl Visibility {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
+    /// What metrics call it: for a host of a ServiceEntry the entry's namespace and the host.
     pub key: Key,
     pub host: Host,
     pub kind: ServiceKind,
@@ -106,6 +113,8 @@ pub enum ServiceKind {
     Headless,
     /// An alias: of another service of the mesh where `target` names one, else an outside name.
     ExternalName { target: Host },
+    /// Described by a ServiceEntry.
+    Entry(Entry),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +182,16 @@ pub struct ServiceEndpoints {
     /// By service port.
     pub ports: BTreeMap<u16, Vec<Endpoint>>,
     pub shape: EndpointShape,
+    /// Services without an address of their own only: what their names stand for.
+    pub resolved: BTreeSet<ResolvedAddress>,
+}
+
+/// An address that DNS gives for a service's name, whatever its ports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ResolvedAddress {
+    pub address: IpAddr,
+    /// `spec.hostname` of the pod, for `pod-0.service.namespace` names.
+    pub hostname: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

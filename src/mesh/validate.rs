@@ -1,7 +1,10 @@
 //! Checks of one object alone, for the admission webhook: the same conversions that [`super::build`]
 //! runs, without a cluster to look things up in.
 
-use super::{MeshConfig, destination_rule, istio_gateway, peer_authentication, virtual_service};
+use super::{
+    MeshConfig, destination_rule, istio_gateway, peer_authentication, service_entry,
+    virtual_service,
+};
 use crate::{
     api::istio::{networking, security},
     diagnostic::Diagnostic,
@@ -20,6 +23,11 @@ pub fn destination_rule(object: &networking::DestinationRule) -> Vec<Diagnostic>
 /// What is wrong with a Gateway, whatever else is in the cluster.
 pub fn gateway(object: &networking::Gateway) -> Vec<Diagnostic> {
     istio_gateway::convert(object, &MeshConfig::default(), None).1.diagnostics
+}
+
+/// What is wrong with a ServiceEntry, whatever else is in the cluster.
+pub fn service_entry(object: &networking::ServiceEntry) -> Vec<Diagnostic> {
+    service_entry::convert(object, &MeshConfig::default()).1.diagnostics
 }
 
 /// What is wrong with a PeerAuthentication, whatever else is in the cluster.

@@ -15,7 +15,7 @@ use kube::{
 use tokio::sync::watch;
 
 use super::platform::Platform;
-use crate::{api::meshwright::ProxyCount, webhook::server::Installations};
+use crate::{api::meshwright::ProxyCount, runtime::events, webhook::server::Installations};
 
 pub struct Context {
     pub client: Client,
@@ -34,15 +34,8 @@ pub struct Context {
 
 impl Context {
     /// Publishes an event about an object. That is best effort: it must not hold anything up.
-    pub async fn publish<K: Resource<DynamicType = ()>>(&self, about: &K, mut event: Event) {
-        // The API server's limit.
-        if let Some(note) = event.note.as_mut().filter(|note| note.len() > 1000) {
-            let end = (0..=1000).rev().find(|end| note.is_char_boundary(*end)).unwrap_or_default();
-            note.truncate(end);
-        }
-        if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {
-            tracing::debug!(%error, "event not published");
-        }
+    pub async fn publish<K: Resource<DynamicType = ()>>(&self, about: &K, event: Event) {
+        events::publish(&self.recorder, &about.object_ref(&()), event).await;
     }
 }
 

@@ -44,6 +44,7 @@ use crate::{
     },
     webhook::{
         certificate::keeper::Keeper,
+        events::Events,
         metrics::Metrics,
         server::{self, Webhooks},
     },
@@ -75,18 +76,12 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     let (tls, webhook_ca) = (keeper.tls(), keeper.trusted());
     tasks.spawn(keeper.run().map(Ok));
 
-    let installations = Arc::new(ArcSwap::default());
+    let recorder = Recorder::new(client.clone(), Reporter::from(MANAGER));
     let (changed_sender, changed) = watch::channel(());
-    let namespaces = webhooks::Mirror::start(
-        client.clone(),
-        platform.clone(),
-        installations.clone(),
-        changed_sender,
-        &mut tasks,
-    )
-    .await?;
-    let routes =
-        server::router(Webhooks { installations: installations.clone(), namespaces, metrics });
+    let webhooks =
+        webhook_state(&client, &platform, &recorder, metrics, changed_sender, &mut tasks).await?;
+    let installations = webhooks.installations.clone();
+    let routes = server::router(webhooks);
     let listener = TcpListener::bind(args.webhook_address)
         .await
         .with_context(|| format!("cannot listen on {} for webhooks", args.webhook_address))?;
@@ -100,7 +95,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     let (counts, fleet) = watch::channel(std::collections::BTreeMap::new());
     let context = Arc::new(Context {
         client: client.clone(),
-        recorder: Recorder::new(client.clone(), Reporter::from(MANAGER)),
+        recorder,
         platform,
         backoff: Backoff::default(),
         installations,
@@ -124,6 +119,24 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     outcome
 }
 
+/// What the webhooks work with, and what keeps it up to date.
+async fn webhook_state(
+    client: &Client,
+    platform: &Platform,
+    recorder: &Recorder,
+    metrics: Metrics,
+    changed: watch::Sender<()>,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Webhooks> {
+    let installations = Arc::new(ArcSwap::default());
+    let (client, platform) = (client.clone(), platform.clone());
+    let namespaces =
+        webhooks::Mirror::start(client, platform, installations.clone(), changed, tasks).await?;
+    let (events, posting) = Events::new(recorder.clone());
+    tasks.spawn(posting.map(Ok));
+    Ok(Webhooks { installations, namespaces, metrics, events })
+}
+
 /// Waits until somebody stops us, or until a task ends, which none does unless it failed.
 async fn first_end(
     stop: impl Future<Output = ()>,
@@ -136,13 +149,8 @@ async fn first_end(
 }
 
 fn platform(args: &Args) -> Platform {
-    Platform {
-        namespace: args.namespace.clone(),
-        image_registry: args.image_registry.trim_end_matches('/').to_owned(),
-        image_tag: args.image_tag.clone(),
-        image_pull_policy: args.image_pull_policy.clone(),
-        webhook: args.webhook_url.clone().map_or(WebhookEndpoint::Service, WebhookEndpoint::Url),
-    }
+    let webhook = args.webhook_url.clone().map_or(WebhookEndpoint::Service, WebhookEndpoint::Url);
+    args.images.clone().platform(args.namespace.clone(), webhook)
 }
 
 /// What the webhooks' certificate must be for.

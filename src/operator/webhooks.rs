@@ -36,7 +36,7 @@ use super::{
 use crate::{
     api::meshwright::MeshInstallation,
     webhook::{
-        inject::{NativeSupport, PLATFORM_ANNOTATIONS},
+        inject::{NativeSupport, PLATFORM_ANNOTATIONS, kubelet_version},
         server::{Installations, Namespaces},
     },
 };
@@ -115,7 +115,8 @@ impl Mirror {
 
     fn refresh(&self) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known(&self.objects, &native_support(&self.nodes), &self.platform);
+        let native = NativeSupport::of_nodes(self.nodes.state().iter().map(AsRef::as_ref));
+        let known = known(&self.objects, &native, &self.platform);
         let before = self.installations.load();
         let differ = !same_specs(&known, &before);
         if differ || known.inject != before.inject {
@@ -167,17 +168,6 @@ fn keep_version(node: &mut Node) {
     };
 }
 
-fn kubelet_version(node: &Node) -> &str {
-    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
-    info.map_or("", |info| &info.kubelet_version)
-}
-
-fn native_support(nodes: &Store<Node>) -> NativeSupport {
-    let nodes = nodes.state();
-    let version = |node: &Arc<Node>| (node.name_any(), kubelet_version(node).to_owned());
-    NativeSupport::of_nodes(nodes.iter().map(version))
-}
-
 /// The readable installations, the oldest of each revision first.
 fn known(
     store: &Store<DeserializeGuard<MeshInstallation>>,
@@ -191,9 +181,9 @@ fn known(
     objects.sort_by_key(|i| (i.creation_timestamp().map(|time| time.0), i.name_any()));
     let mut known = Installations::default();
     for installation in &objects {
-        let revision = installation.spec.revision.clone();
-        let config = || inject_config(installation, platform, native);
-        known.inject.entry(revision).or_insert_with(config);
+        let all = objects.iter().map(AsRef::as_ref);
+        let config = || inject_config(installation, all, platform, native);
+        known.inject.entry(installation.spec.revision.clone()).or_insert_with(config);
     }
     known.objects = objects;
     known

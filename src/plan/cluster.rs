@@ -52,11 +52,19 @@ pub enum Discovery {
     Endpoints(EdsName),
     /// The connection's original destination.
     ClientsChoice,
-    /// A name outside the mesh.
+    /// Names outside the mesh, which the proxy resolves. `first_only`: to one address at a time.
     Dns {
-        host: Host,
-        port: u16,
+        endpoints: Vec<DnsTarget>,
+        first_only: bool,
     },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsTarget {
+    pub host: Host,
+    pub port: u16,
+    /// Speaks mesh TLS.
+    pub meshed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

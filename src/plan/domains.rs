@@ -1,5 +1,7 @@
 //! The names that requests for a service may carry in their Host header.
 
+use std::net::IpAddr;
+
 use crate::mesh::{Mesh, Service, ServiceKind};
 
 /// All Host headers that mean `service` to a client in `namespace`, without ports.
@@ -13,11 +15,14 @@ pub(super) fn domains(mesh: &Mesh, service: &Service, namespace: &str) -> Vec<St
             domains.push(service.key.name.to_string());
         }
     }
-    if let ServiceKind::ClusterIp(addresses) = &service.kind {
-        domains.extend(addresses.iter().map(|address| match address {
-            std::net::IpAddr::V4(address) => address.to_string(),
-            std::net::IpAddr::V6(address) => format!("[{address}]"),
-        }));
-    }
+    let addresses: Vec<IpAddr> = match &service.kind {
+        ServiceKind::ClusterIp(addresses) => addresses.clone(),
+        ServiceKind::Entry(entry) => entry.single_addresses().collect(),
+        ServiceKind::Headless | ServiceKind::ExternalName { .. } => Vec::new(),
+    };
+    domains.extend(addresses.iter().map(|address| match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }));
     domains
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Families, outbound::OWN_PORTS};
 use crate::{
     diagnostic::{Diagnostic, ObjectRef},
-    mesh::{self, Host, Key, Mesh, MeshConfig, PeerTls, Protocol, ProxyNode, Service},
+    mesh::{self, Host, Key, Mesh, MeshConfig, PeerTls, Protocol, ProxyNode, Service, ServiceKind},
     watch::snapshot::TargetPort,
 };
 
@@ -102,12 +102,15 @@ fn add_service(
 }
 
 fn conflict(service: &Service, index: usize, number: u16, existing: &InboundPort) -> Diagnostic {
-    let object = ObjectRef {
-        api_version: "v1",
-        kind: "Service",
-        namespace: service.key.namespace.to_string(),
-        name: service.key.name.to_string(),
-        generation: 0,
+    let object = match &service.kind {
+        ServiceKind::Entry(entry) => entry.origin.clone(),
+        _ => ObjectRef {
+            api_version: "v1",
+            kind: "Service",
+            namespace: service.key.namespace.to_string(),
+            name: service.key.name.to_string(),
+            generation: 0,
+        },
     };
     let other = existing.service.as_ref().map_or_else(String::new, |(_, key)| key.to_string());
     Diagnostic::warning(

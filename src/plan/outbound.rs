@@ -5,10 +5,12 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Cluster, ClusterId, Fallback, Families, RouteTable, ScopeKey, TableName, View};
+use super::{Cluster, ClusterId, Fallback, Families, RouteTable, ScopeKey, TableName, View, entry};
 use crate::{
     diagnostic::Diagnostic,
-    mesh::{Mesh, MeshConfig, OutboundTraffic, Protocol, Service, ServiceKind},
+    mesh::{
+        AddressRange, Host, Mesh, MeshConfig, OutboundTraffic, Port, Protocol, Service, ServiceKind,
+    },
 };
 
 /// Ports of the sidecar itself: a listener for all addresses of one of these would take its place.
@@ -43,11 +45,24 @@ pub struct OutboundListener {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Serves {
     Tcp(ClusterId),
-    /// Looks at the first bytes: HTTP goes by its routes, the rest `otherwise`.
-    Http {
-        routes: TableName,
+    /// Looks at the first bytes: what is claimed goes there, HTTP by its routes, the rest
+    /// `otherwise`.
+    Inspected {
+        routes: Option<TableName>,
+        claims: Vec<Claim>,
         otherwise: ClusterId,
     },
+}
+
+/// Connections to a port that belong to an entry without an address of its own. No two claims of a
+/// listener are for the same range and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// `None`: wherever they go to.
+    pub range: Option<AddressRange>,
+    /// In the TLS handshake, maybe a wildcard; `None`: whatever they say.
+    pub server_name: Option<Host>,
+    pub cluster: ClusterId,
 }
 
 /// Everything that clients of a scope may reach.
@@ -95,28 +110,41 @@ fn add_service<'a>(
     }
 }
 
-/// The listener and the table that all HTTP services of a port number share.
+/// The listener of all addresses of a port number, and the table that all its HTTP services share.
 fn share_ports(view: &View<'_>, plan: &mut OutboundPlan) {
     let fallback = match view.mesh.config.outbound {
         OutboundTraffic::AllowAny => Fallback::Passthrough,
         OutboundTraffic::RegistryOnly => Fallback::Refuse,
     };
-    for number in shared_ports(view) {
-        let table = shared_table(view, number, fallback);
-        plan.listeners.push(OutboundListener {
-            addresses: Vec::new(),
-            port: number,
-            serves: Serves::Http { routes: table.name.clone(), otherwise: plan.unclaimed.clone() },
-        });
-        plan.tables.insert(table.name.clone(), table);
+    let http = shared_ports(view);
+    let mut claimed = entry::claimed_ports(view);
+    let numbers: BTreeSet<u16> = http.iter().chain(claimed.keys()).copied().collect();
+    for port in numbers {
+        let entry::Claimed { claims, rest } = claimed.remove(&port).unwrap_or_default();
+        let otherwise = rest.unwrap_or_else(|| plan.unclaimed.clone());
+        let table = http.contains(&port).then(|| shared_table(view, port, fallback));
+        let routes = table.as_ref().map(|table| table.name.clone());
+        let serves = if routes.is_none() && claims.is_empty() {
+            Serves::Tcp(otherwise)
+        } else {
+            Serves::Inspected { routes, claims, otherwise }
+        };
+        plan.listeners.push(OutboundListener { addresses: Vec::new(), port, serves });
+        plan.tables.extend(table.map(|table| (table.name.clone(), table)));
     }
 }
 
-/// The port numbers on which HTTP is declared.
-pub fn shared_ports(view: &View<'_>) -> BTreeSet<u16> {
-    let ports = view.services().flat_map(|s| view.ports(s));
-    let http = ports.filter(|p| p.protocol.is_http()).map(|p| p.number);
-    http.filter(|number| !OWN_PORTS.contains(number)).collect()
+/// The port numbers on which HTTP is declared, or looked for by host.
+pub fn shared_ports<'v>(view: &View<'v>) -> BTreeSet<u16> {
+    let of = |service: &'v Service| {
+        let by_host = |port: &&Port| match &service.kind {
+            // An alias need not say anything of its own; its target's ports do.
+            ServiceKind::ExternalName { .. } => port.protocol.is_http(),
+            _ => belongs(service, port.protocol),
+        };
+        view.ports(service).iter().filter(by_host).map(|port| port.number).collect::<Vec<_>>()
+    };
+    view.services().flat_map(of).filter(|number| !OWN_PORTS.contains(number)).collect()
 }
 
 /// All virtual hosts of one port number.
@@ -143,10 +171,13 @@ pub fn shared_table(view: &View<'_>, number: u16, fallback: Fallback) -> RouteTa
 }
 
 /// Whether a port of `service` is looked up by Host header. Undeclared ports of services with an
-/// address of their own have a table of their own; an alias has no address.
+/// address of their own have a table of their own; an alias and many an entry have none.
 fn belongs(service: &Service, protocol: Protocol) -> bool {
     match service.kind {
         ServiceKind::ExternalName { .. } => protocol.is_http() || protocol == Protocol::Detect,
+        ServiceKind::Entry(ref entry) => {
+            protocol.is_http() || (protocol == Protocol::Detect && entry::is_found_by_name(entry))
+        }
         _ => protocol.is_http(),
     }
 }

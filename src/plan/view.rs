@@ -6,12 +6,13 @@ use std::{
 };
 
 use super::{
-    Cluster, ClusterId, Discovery, Fallback, Families, OutboundListener, Route, RouteTable, Serves,
-    TableName, UpstreamProtocol, UpstreamTls, VirtualHost, domains::domains, route,
+    Cluster, ClusterId, Discovery, DnsTarget, Fallback, Families, OutboundListener, Route,
+    RouteTable, Serves, TableName, UpstreamProtocol, UpstreamTls, VirtualHost, domains::domains,
+    entry, route,
 };
 use crate::mesh::{
-    BackendTarget, ClientTls, DestinationPolicy, EdsName, HeadlessEndpoint, HttpMatch, HttpRouting,
-    Labels, MatchGateway, Mesh, OutboundTraffic, Port, Protocol, Service, ServiceKind,
+    BackendTarget, ClientTls, DestinationPolicy, EdsName, Entry, HeadlessEndpoint, HttpMatch,
+    HttpRouting, Labels, MatchGateway, Mesh, OutboundTraffic, Port, Protocol, Service, ServiceKind,
     names::covers,
 };
 
@@ -139,20 +140,26 @@ impl<'a> View<'a> {
                 if self.service(target).is_some() {
                     return None; // aliases have no clusters of their own
                 }
-                (Discovery::Dns { host: target.clone(), port: number }, UpstreamTls::Never)
+                let target = DnsTarget { host: target.clone(), port: number, meshed: false };
+                let discovery = Discovery::Dns { endpoints: vec![target], first_only: false };
+                (discovery, UpstreamTls::Never)
             }
             (_, ClusterId::Direct { meshed, .. }) => {
                 let tls = if *meshed { UpstreamTls::Always } else { UpstreamTls::Never };
                 (Discovery::ClientsChoice, tls)
             }
-            _ => {
+            (kind, _) => {
                 let name = EdsName { port: number, host: host.clone(), labels };
+                let (discovery, unless_told) = match kind {
+                    ServiceKind::Entry(entry) => entry::discovery(entry, name),
+                    _ => (Discovery::Endpoints(name), UpstreamTls::Auto),
+                };
                 let tls = match traffic.tls {
-                    None => UpstreamTls::Auto,
+                    None => unless_told,
                     Some(ClientTls::Disable) => UpstreamTls::Never,
                     Some(ClientTls::Mesh) => UpstreamTls::Always,
                 };
-                (Discovery::Endpoints(name), tls)
+                (discovery, tls)
             }
         };
         let protocol = match (protocol, &discovery) {
@@ -308,14 +315,17 @@ impl<'a> View<'a> {
     }
 
     /// The listeners and route tables of one port of a service that has addresses of its own:
-    /// services with a cluster IP unless HTTP (those share a listener), headless ones always.
+    /// services with a cluster IP, and hosts of entries, unless HTTP (those share a listener);
+    /// headless ones always.
     pub fn service_listeners(
         &self,
         service: &'a Service,
         port: &Port,
     ) -> (Vec<OutboundListener>, Vec<RouteTable>) {
         match &service.kind {
-            ServiceKind::ClusterIp(addresses) if !port.protocol.is_http() => {
+            ServiceKind::ClusterIp(addresses) | ServiceKind::Entry(Entry { addresses, .. })
+                if !port.protocol.is_http() =>
+            {
                 let usable = addresses.iter().filter(|a| self.families.includes(a));
                 let addresses: Vec<_> = usable.copied().collect();
                 if addresses.is_empty() || port.protocol == Protocol::Udp {
@@ -350,7 +360,8 @@ impl<'a> View<'a> {
     ) -> (Serves, Option<RouteTable>) {
         if port.protocol.is_http() || port.protocol == Protocol::Detect {
             let table = self.service_table(service, port, &cluster);
-            let serves = Serves::Http { routes: table.name.clone(), otherwise: cluster };
+            let routes = Some(table.name.clone());
+            let serves = Serves::Inspected { routes, claims: Vec::new(), otherwise: cluster };
             (serves, Some(table))
         } else {
             (Serves::Tcp(cluster), None)

@@ -13,7 +13,11 @@ use crate::{
         gateway::{
             CONTROLLER_NAME, Gateway, GatewayClass, HttpRoute, ListenerStatus, RouteParentStatus,
         },
-        istio::{Status, networking, security},
+        istio::{
+            Status,
+            networking::{self, ServiceEntry, service_entry::ServiceEntryStatus},
+            security,
+        },
     },
     diagnostic::Diagnostic,
     mesh,
@@ -21,6 +25,7 @@ use crate::{
 };
 
 const VERSION: &str = "gateway.networking.k8s.io/v1";
+const NETWORKING: &str = "networking.istio.io/v1";
 
 /// A status to be applied to one object.
 #[derive(Clone, Debug)]
@@ -54,6 +59,9 @@ pub fn patches(findings: &Findings, now: Timestamp) -> Vec<Patch> {
         peer_authentications, "security.istio.io/v1", "PeerAuthentication",
             security::PeerAuthentication;
     }
+    for (key, object) in snapshot.service_entries.iter() {
+        out.extend(entry_patch(object, findings, found.get(NETWORKING, "ServiceEntry", key), now));
+    }
     let ours =
         |class: &&std::sync::Arc<GatewayClass>| class.spec.controller_name == CONTROLLER_NAME;
     out.extend(snapshot.gateway_classes.values().filter(ours).filter_map(|c| class_patch(c, now)));
@@ -81,6 +89,22 @@ where
     let said = existing.observed_generation == status.observed_generation
         && covers(&existing.conditions, &status.conditions);
     (!said).then(|| patch(object, &json!(status)))
+}
+
+/// As for other kinds of Istio's, and the addresses that hosts were given.
+fn entry_patch(
+    object: &ServiceEntry,
+    findings: &Findings,
+    found: &[&Diagnostic],
+    now: Timestamp,
+) -> Option<Patch> {
+    let existing = object.status.clone().unwrap_or_default();
+    let common = istio::status(&existing.common, object.meta().generation, found, now);
+    let addresses = istio::allocated_addresses(object, &findings.mesh);
+    let said = existing.common.observed_generation == common.observed_generation
+        && existing.addresses == addresses
+        && covers(&existing.common.conditions, &common.conditions);
+    (!said).then(|| patch(object, &json!(ServiceEntryStatus { common, addresses })))
 }
 
 fn class_patch(object: &GatewayClass, now: Timestamp) -> Option<Patch> {

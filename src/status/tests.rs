@@ -113,6 +113,37 @@ fn conditions_say_what_was_found() {
 }
 
 #[test]
+fn an_entry_says_which_addresses_its_hosts_were_given() {
+    let yaml = r"
+apiVersion: meshwright.dev/v1alpha1
+kind: MeshInstallation
+metadata: {name: mesh}
+spec: {dns: {autoAllocate: true}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api, namespace: shop, generation: 2}
+spec:
+  hosts: [API.example.com]
+  resolution: DNS
+  ports: [{number: 443, name: tls, protocol: TLS}]
+";
+    let first = patches(&findings(yaml), now());
+    let status = &first[0].body["status"];
+    assert_eq!(short(&status["conditions"]), ["Ready=True/Accepted"]);
+    let [v4, v6] = &status["addresses"].as_array().unwrap()[..] else { panic!("{status}") };
+    assert!(v4["value"].as_str().unwrap().starts_with("240.240."));
+    assert!(v6["value"].as_str().unwrap().starts_with("2001:2::"));
+    assert_eq!((&v4["host"], &v6["host"]), (&"api.example.com".into(), &"api.example.com".into()));
+
+    let mut said = findings(yaml);
+    let entries = Arc::make_mut(&mut said.snapshot.service_entries);
+    let entry = Arc::make_mut(entries.values_mut().next().unwrap());
+    entry.status = Some(serde_json::from_value(status.clone()).unwrap());
+    assert!(patches(&said, now()).is_empty(), "it says so already");
+}
+
+#[test]
 fn what_an_object_says_already_is_not_written_again() {
     let findings = findings(CLUSTER);
     let mut written = Vec::new();

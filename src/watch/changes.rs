@@ -14,6 +14,10 @@ use super::{Key, Snapshot};
 pub struct Changes {
     /// Services whose endpoints may differ.
     pub endpoints_of: BTreeSet<Key>,
+    /// ServiceEntries whose selected pods may differ.
+    pub entries: BTreeSet<Key>,
+    /// Pods whose applications have finished, or have not after all. Only the pod itself cares.
+    pub finished: BTreeSet<Key>,
     /// Whether anything else differs.
     pub config: bool,
 }
@@ -21,15 +25,17 @@ pub struct Changes {
 impl Changes {
     /// Everything, as for a first snapshot.
     pub fn all() -> Self {
-        Self { endpoints_of: BTreeSet::new(), config: true }
+        Self { config: true, ..Self::default() }
     }
 
     pub fn is_empty(&self) -> bool {
-        !self.config && self.endpoints_of.is_empty()
+        *self == Self::default()
     }
 
     pub fn merge(&mut self, other: Self) {
         self.endpoints_of.extend(other.endpoints_of);
+        self.entries.extend(other.entries);
+        self.finished.extend(other.finished);
         self.config |= other.config;
     }
 }
@@ -76,7 +82,10 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_misses_no_change() {
         let mailbox = Mailbox::default();
-        let of = |name: &str| Changes { endpoints_of: [Key::new("a", name)].into(), config: false };
+        let of = |name: &str| {
+            let endpoints_of = [Key::new("a", name)].into();
+            Changes { endpoints_of, ..Changes::default() }
+        };
         mailbox.put(Snapshot::default(), of("x"));
         mailbox.put(Snapshot::default(), of("y"));
         let (_, changes) = mailbox.take().await;

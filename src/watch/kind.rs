@@ -1,7 +1,7 @@
 //! Which kinds are watched, which table of the snapshot each fills, and when a changed object of it
 //! is a change at all.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
 
 use k8s_openapi::{
     api::{core::v1 as core, discovery::v1::EndpointSlice},
@@ -144,6 +144,7 @@ configuration_kinds! {
     networking::VirtualService => virtual_services;
     networking::DestinationRule => destination_rules;
     networking::Gateway => istio_gateways;
+    networking::ServiceEntry => service_entries;
     security::PeerAuthentication => peer_authentications;
     gateway_api::GatewayClass => gateway_classes;
     gateway_api::Gateway => gateways;
@@ -178,7 +179,7 @@ impl Kind for EndpointSlice {
         let services = old.into_iter().chain(new).filter(|slice| !slice.service.is_empty());
         let keys = services
             .map(|slice| Key { namespace: key.namespace.clone(), name: slice.service.clone() });
-        Changes { endpoints_of: keys.collect(), config: false }
+        Changes { endpoints_of: keys.collect(), ..Changes::default() }
     }
 }
 
@@ -203,21 +204,53 @@ impl Kind for core::Pod {
         new: Option<&Self::Trimmed>,
         snapshot: &Snapshot,
     ) -> Changes {
-        // Readiness reaches endpoints by their EndpointSlice; here it would only make noise.
-        let comparable = |pod: &snapshot::Pod| snapshot::Pod { ready: false, ..pod.clone() };
-        if old.map(comparable) == new.map(comparable) {
+        if old == new {
             return Changes::default();
         }
-        Changes {
-            endpoints_of: services_of_pod(key, snapshot),
+        let finished = |pod: Option<&snapshot::Pod>| pod.is_some_and(|p| p.applications_finished);
+        let mut changes = Changes {
+            entries: entries_of_pod(key, old, new, snapshot),
+            finished: (finished(old) != finished(new)).then(|| key.clone()).into_iter().collect(),
+            ..Changes::default()
+        };
+        // Readiness reaches the endpoints of Services by their EndpointSlice; here it would only make
+        // noise.
+        let comparable = |pod: &snapshot::Pod| snapshot::Pod {
+            ready: false,
+            applications_finished: false,
+            ..pod.clone()
+        };
+        if old.map(comparable) != new.map(comparable) {
+            changes.endpoints_of = services_of_pod(key, snapshot);
             // Only pods with a proxy are part of what configuration is made from.
-            config: old.into_iter().chain(new).any(|pod| pod.meshed),
+            changes.config = old.into_iter().chain(new).any(|pod| pod.meshed);
         }
+        changes
     }
 }
 
+/// ServiceEntries that select the pod, or did.
+fn entries_of_pod(
+    key: &Key,
+    old: Option<&snapshot::Pod>,
+    new: Option<&snapshot::Pod>,
+    snapshot: &Snapshot,
+) -> BTreeSet<Key> {
+    let first = Key { namespace: key.namespace.clone(), name: Arc::from("") };
+    let there = snapshot.service_entries.range(first..);
+    let there = there.take_while(|(entry, _)| entry.namespace == key.namespace);
+    let selecting = there.filter(|(_, entry)| {
+        let Some(selector) = &entry.spec.workload_selector else { return false };
+        let has = |pod: &snapshot::Pod| {
+            selector.labels.iter().all(|(name, value)| pod.labels.get(name) == Some(value))
+        };
+        old.into_iter().chain(new).any(has)
+    });
+    selecting.map(|(entry, _)| entry.clone()).collect()
+}
+
 /// Services that have an endpoint on this pod: their endpoints carry its labels and identity.
-fn services_of_pod(key: &Key, snapshot: &Snapshot) -> std::collections::BTreeSet<Key> {
+fn services_of_pod(key: &Key, snapshot: &Snapshot) -> BTreeSet<Key> {
     let first = Key { namespace: key.namespace.clone(), name: Arc::from("") };
     let slices = snapshot
         .endpoint_slices

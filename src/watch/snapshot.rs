@@ -52,6 +52,7 @@ pub struct Snapshot {
     pub virtual_services: Table<networking::VirtualService>,
     pub destination_rules: Table<networking::DestinationRule>,
     pub istio_gateways: Table<networking::Gateway>,
+    pub service_entries: Table<networking::ServiceEntry>,
     pub peer_authentications: Table<security::PeerAuthentication>,
     pub gateway_classes: Table<gateway_api::GatewayClass>,
     pub gateways: Table<gateway_api::Gateway>,
@@ -110,6 +111,7 @@ impl Default for TargetPort {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub struct Pod {
     pub labels: Labels,
     pub ips: Vec<IpAddr>,
@@ -123,6 +125,8 @@ pub struct Pod {
     /// Named container ports, for Services that target by name.
     pub named_ports: BTreeMap<String, u16>,
     pub ready: bool,
+    /// Whether all containers but the proxy have ended and will not be started again.
+    pub applications_finished: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -54,6 +54,7 @@ pub fn start(client: &Client, scope: &Scope) -> Mailbox {
     watches.custom::<networking::VirtualService>();
     watches.custom::<networking::DestinationRule>();
     watches.custom::<networking::Gateway>();
+    watches.custom::<networking::ServiceEntry>();
     watches.custom::<security::PeerAuthentication>();
     watches.custom::<gateway_api::GatewayClass>();
     watches.custom::<gateway_api::Gateway>();

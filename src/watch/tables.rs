@@ -157,10 +157,15 @@ pub(super) async fn run(
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+    use std::collections::BTreeSet;
+
+    use k8s_openapi::api::{
+        core::v1::{Pod, Service},
+        discovery::v1::EndpointSlice,
+    };
 
     use super::*;
-    use crate::watch::snapshot;
+    use crate::{api::istio::networking::ServiceEntry, watch::snapshot};
 
     fn service(port: u16) -> snapshot::Service {
         let port = snapshot::ServicePort { port, ..snapshot::ServicePort::default() };
@@ -192,6 +197,41 @@ mod tests {
         let changes = tables.set::<EndpointSlice>(key, Some(slice(true)));
         assert_eq!(changes.endpoints_of, [Key::new("shop", "cart")].into());
         assert!(!changes.config);
+    }
+
+    #[test]
+    fn the_end_of_a_pods_work_is_for_the_pod_alone() {
+        let mut tables = Tables::new("system", "default", 0);
+        let key = Key::new("shop", "job-0");
+        let pod = |applications_finished| snapshot::Pod {
+            meshed: true,
+            applications_finished,
+            ..snapshot::Pod::default()
+        };
+        assert!(tables.set::<Pod>(key.clone(), Some(pod(false))).config);
+        let changes = tables.set::<Pod>(key.clone(), Some(pod(true)));
+        assert_eq!(changes, Changes { finished: [key].into(), ..Changes::default() });
+    }
+
+    #[test]
+    fn pods_wake_the_entries_that_select_them() {
+        let mut tables = Tables::new("system", "default", 0);
+        let entry = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "batch", "namespace": "shop"},
+            "spec": {"hosts": ["batch.internal"], "workloadSelector": {"labels": {"app": "batch"}}},
+        }));
+        tables.set::<ServiceEntry>(Key::new("shop", "batch"), Some(entry.unwrap()));
+        let pod = |app: &str, ready| snapshot::Pod {
+            labels: [("app".to_owned(), app.to_owned())].into(),
+            ready,
+            ..snapshot::Pod::default()
+        };
+        let mut set = |name: &str, pod| tables.set::<Pod>(Key::new("shop", name), Some(pod));
+        let entries: BTreeSet<Key> = [Key::new("shop", "batch")].into();
+        assert_eq!(set("batch-0", pod("batch", false)).entries, entries);
+        assert_eq!(set("batch-0", pod("batch", true)).entries, entries);
+        assert_eq!(set("batch-0", pod("other", true)).entries, entries, "it was selected before");
+        assert!(set("web-0", pod("web", true)).entries.is_empty());
     }
 
     #[test]

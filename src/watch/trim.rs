@@ -20,6 +20,8 @@ const NODE_LABELS: [&str; 3] =
     ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
 /// Annotations that only injected pods carry, ours and Istio's.
 const INJECTED: [&str; 2] = ["meshwright.dev/status", "sidecar.istio.io/status"];
+/// Containers that are there for the others: ours and Istio's.
+const PROXIES: [&str; 2] = ["meshwright-proxy", "istio-proxy"];
 const GATEWAY_LABEL: &str = "meshwright.dev/gateway";
 const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -79,6 +81,7 @@ impl From<core::Pod> for snapshot::Pod {
     fn from(pod: core::Pod) -> Self {
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
+        let finished = applications_finished(&spec, &status);
         let addresses: Vec<String> = match status.pod_ips {
             Some(ips) => ips.into_iter().map(|ip| ip.ip).collect(),
             None => status.pod_ip.into_iter().collect(),
@@ -90,6 +93,7 @@ impl From<core::Pod> for snapshot::Pod {
             .any(|condition| condition.type_ == "Ready" && condition.status == "True");
         Self {
             meshed: is_meshed(&pod.metadata),
+            applications_finished: finished,
             workload: workload(&pod.metadata).into(),
             named_ports: named_ports(&spec),
             labels: pod.metadata.labels.unwrap_or_default(),
@@ -100,6 +104,27 @@ impl From<core::Pod> for snapshot::Pod {
             ready,
         }
     }
+}
+
+/// Whether the pod's own containers have ended for good. Init containers ended before these began,
+/// and containers for debugging come and go without counting.
+fn applications_finished(spec: &core::PodSpec, status: &core::PodStatus) -> bool {
+    let own = |name: &str| !PROXIES.contains(&name);
+    let code = |name: &str| {
+        let statuses = status.container_statuses.iter().flatten();
+        let state = statuses.filter(|s| s.name == name).find_map(|s| s.state.as_ref())?;
+        Some(state.terminated.as_ref()?.exit_code)
+    };
+    let ended = |container: &core::Container| {
+        let policy = container.restart_policy.as_ref().or(spec.restart_policy.as_ref());
+        match policy.map(String::as_str) {
+            Some("Never") => code(&container.name).is_some(),
+            Some("OnFailure") => code(&container.name) == Some(0),
+            _ => false,
+        }
+    };
+    let mut applications = spec.containers.iter().filter(|c| own(&c.name)).peekable();
+    applications.peek().is_some() && applications.all(ended)
 }
 
 fn is_meshed(metadata: &ObjectMeta) -> bool {
@@ -218,6 +243,45 @@ mod tests {
         assert_eq!(got.named_ports["http"], 8080);
         assert_eq!(got.named_ports["m"], 15090);
         assert_eq!(&*got.workload, "cart-0");
+    }
+
+    /// `NAME=CODE` for a container that has ended, `NAME` for one that runs.
+    fn finished(restart_policy: &str, containers: &[&str]) -> bool {
+        let name = |text: &str| text.split('=').next().unwrap().to_owned();
+        let status = |text: &&str| match text.split_once('=') {
+            Some((name, code)) => {
+                let code: i32 = code.parse().unwrap();
+                json!({"name": name, "state": {"terminated": {"exitCode": code}}})
+            }
+            None => json!({"name": text, "state": {"running": {}}}),
+        };
+        let sidecar = json!({"name": "native", "restartPolicy": "Always"});
+        let debugger = json!({"name": "debug", "state": {"running": {}}});
+        let pod: core::Pod = serde_json::from_value(json!({
+            "spec": {
+                "restartPolicy": restart_policy,
+                "initContainers": [sidecar],
+                "containers":
+                    containers.iter().map(|text| json!({"name": name(text)})).collect::<Vec<_>>(),
+            },
+            "status": {
+                "containerStatuses": containers.iter().map(status).collect::<Vec<_>>(),
+                "ephemeralContainerStatuses": [debugger],
+            },
+        }))
+        .unwrap();
+        snapshot::Pod::from(pod).applications_finished
+    }
+
+    #[test]
+    fn a_job_has_finished_when_all_but_the_proxy_have_ended_for_good() {
+        assert!(finished("Never", &["meshwright-proxy", "work=1"]));
+        assert!(finished("Never", &["work=0", "istio-proxy", "upload=3"]));
+        assert!(!finished("Never", &["meshwright-proxy", "work=0", "upload"]));
+        assert!(finished("OnFailure", &["meshwright-proxy", "work=0"]));
+        assert!(!finished("OnFailure", &["meshwright-proxy", "work=1"]));
+        assert!(!finished("Always", &["meshwright-proxy", "work=0"]));
+        assert!(!finished("Never", &["meshwright-proxy"]), "a gateway works itself");
     }
 
     #[test]

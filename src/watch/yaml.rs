@@ -68,6 +68,9 @@ fn insert(snapshot: &mut Snapshot, index: usize, mut document: Value) -> Result<
             add::<networking::DestinationRule>(snapshot, document)
         }
         ("networking.istio.io", "Gateway") => add::<networking::Gateway>(snapshot, document),
+        ("networking.istio.io", "ServiceEntry") => {
+            add::<networking::ServiceEntry>(snapshot, document)
+        }
         ("security.istio.io", "PeerAuthentication") => {
             add::<security::PeerAuthentication>(snapshot, document)
         }

@@ -32,7 +32,7 @@ use crate::api::meshwright::Injection;
 pub use container::ProxySettings;
 pub use damage::damage;
 pub use decide::{Decision, Reason, decide};
-pub use native::NativeSupport;
+pub use native::{NativeSupport, kubelet_version};
 pub use options::{BadOption, Options};
 pub use workload::workload_name;
 
@@ -51,6 +51,13 @@ pub struct InjectConfig {
     pub proxy: ProxySettings,
 }
 
+impl InjectConfig {
+    /// Whether this is a name of the revision.
+    pub fn answers_to(&self, revision: &str) -> bool {
+        self.revision == revision || self.tags.iter().any(|tag| tag == revision)
+    }
+}
+
 /// The namespace of a pod, as far as injection looks at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
@@ -58,6 +65,19 @@ pub struct Namespace {
     pub labels: BTreeMap<String, String>,
     /// Those of [`PLATFORM_ANNOTATIONS`].
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Namespace {
+    /// Of the annotations, keeps those that count.
+    pub fn new(
+        name: impl Into<String>,
+        labels: BTreeMap<String, String>,
+        annotations: &BTreeMap<String, String>,
+    ) -> Self {
+        let read = PLATFORM_ANNOTATIONS.iter().filter_map(|key| annotations.get_key_value(*key));
+        let annotations = read.map(|(key, value)| (key.clone(), value.clone())).collect();
+        Self { name: name.into(), labels, annotations }
+    }
 }
 
 /// Annotations of a namespace by which a platform says how its pods shall be.
@@ -118,8 +138,11 @@ pub struct Outcome {
 pub fn inject(pod: &Value, namespace: &Namespace, config: &InjectConfig) -> Result<Outcome, Error> {
     let typed: Pod = serde::Deserialize::deserialize(pod).map_err(Error::NotAPod)?;
     let decision = decide(&typed, namespace, config);
-    let mut outcome =
-        Outcome { decision, pod: pod.clone(), warnings: decide::warnings(&typed, config) };
+    let mut outcome = Outcome {
+        decision,
+        pod: pod.clone(),
+        warnings: decide::warnings(&typed, namespace, config),
+    };
     if matches!(outcome.decision, Decision::Inject(_)) {
         let injected = patch::injected(pod, &typed, namespace, config)?;
         outcome.pod = injected.pod;

@@ -11,8 +11,14 @@ use prometheus_client::{
 use super::inject::Decision;
 
 /// Kinds that the validation webhook is registered for.
-const KINDS: [&str; 5] =
-    ["MeshInstallation", "DestinationRule", "Gateway", "PeerAuthentication", "VirtualService"];
+const KINDS: [&str; 6] = [
+    "MeshInstallation",
+    "DestinationRule",
+    "Gateway",
+    "PeerAuthentication",
+    "ServiceEntry",
+    "VirtualService",
+];
 
 /// Cheap to clone: all clones count together.
 #[derive(Clone, Debug)]
@@ -49,10 +55,12 @@ impl Metrics {
         metrics
     }
 
-    pub(super) fn injected(&self, decision: &Decision, took: Duration) {
+    /// `decision` is none where the pod was denied.
+    pub(super) fn injected(&self, decision: Option<&Decision>, took: Duration) {
         let (verdict, reason) = match decision {
-            Decision::Inject(reason) => ("inject", reason.name()),
-            Decision::Skip(reason) => ("skip", reason.name()),
+            Some(Decision::Inject(reason)) => ("inject", reason.name()),
+            Some(Decision::Skip(reason)) => ("skip", reason.name()),
+            None => ("deny", "Invalid"),
         };
         self.injections.get_or_create(&Injection { verdict, reason }).inc();
         self.seconds.observe(took.as_secs_f64());

@@ -40,6 +40,9 @@ pub struct Request {
     pub object: Value,
     #[serde(default)]
     pub old_object: Value,
+    /// Whether nothing will be stored. Then nothing else may be written either.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Group, version and kind of the object.
@@ -64,6 +67,8 @@ pub enum Answer {
     Deny {
         message: String,
         warnings: Vec<String>,
+        /// For the API server's audit log.
+        audit: BTreeMap<&'static str, String>,
     },
     /// We cannot tell; the webhook's failure policy decides.
     Fail(String),
@@ -72,6 +77,10 @@ pub enum Answer {
 impl Answer {
     pub fn allow() -> Self {
         Self::Allow { changed: None, warnings: Vec::new(), audit: BTreeMap::new() }
+    }
+
+    pub fn deny(message: impl Into<String>) -> Self {
+        Self::Deny { message: message.into(), warnings: Vec::new(), audit: BTreeMap::new() }
     }
 }
 
@@ -213,9 +222,10 @@ fn respond(uid: &str, before: &Value, answer: Answer) -> Response {
             let patch_type = patch.is_some().then_some("JSONPatch");
             Reply { patch_type, patch, warnings, audit_annotations: audit, ..Reply::allowed(uid) }
         }
-        Answer::Deny { message, warnings } => {
+        Answer::Deny { message, warnings, audit } => {
             let code = StatusCode::UNPROCESSABLE_ENTITY;
-            Reply { warnings, ..Reply::denied(uid, code, "Invalid", &message) }
+            let denied = Reply::denied(uid, code, "Invalid", &message);
+            Reply { warnings, audit_annotations: audit, ..denied }
         }
         Answer::Fail(message) => return refuse(StatusCode::SERVICE_UNAVAILABLE, uid, &message),
     };

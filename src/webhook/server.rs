@@ -1,4 +1,5 @@
-//! Serves the webhooks: `/inject` (revision `default`), `/inject/REVISION`, `/validate`, `/healthz`.
+//! Serves the webhooks: `/inject` (revision `default`), `/inject/REVISION` (or one of its tags),
+//! `/validate`, `/healthz`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -18,6 +19,7 @@ use kube::{
 };
 
 use super::{
+    events::{self, Events, Incident, Notice},
     inject::{self, Decision, InjectConfig, Namespace},
     review::{self, Answer, BODY_LIMIT, Request},
     validate,
@@ -33,6 +35,7 @@ pub struct Webhooks {
     pub installations: Arc<ArcSwap<Installations>>,
     pub namespaces: Namespaces,
     pub metrics: Metrics,
+    pub events: Events,
 }
 
 /// The installations that exist, and what they mean for injection.
@@ -93,50 +96,84 @@ async fn validate_any(
 async fn inject(webhooks: Webhooks, revision: String, request: Arc<Request>) -> Answer {
     let kind = &request.kind;
     if (kind.group.as_str(), kind.kind.as_str()) != ("", "Pod") {
-        let message = format!("only pods are injected, this is a {}", kind.kind);
-        return Answer::Deny { message, warnings: Vec::new() };
+        return Answer::deny(format!("only pods are injected, this is a {}", kind.kind));
     }
     let started = Instant::now();
     let installations = webhooks.installations.load_full();
-    let Some(config) = installations.inject.get(&revision) else {
-        return Answer::Fail(format!("there is no MeshInstallation with revision {revision}"));
+    let Some(config) = installations.named(&revision) else {
+        return Answer::Fail(format!(
+            "there is no MeshInstallation with revision or tag {revision}: make one, or delete the webhook configuration that asks for it"
+        ));
     };
-    let namespace = webhooks.namespaces.cached(&request.namespace);
-    let mut outcome = inject::inject(&request.object, &namespace, config);
+    let outcome = match decided(&webhooks.namespaces, &request, config).await {
+        Ok(outcome) => outcome,
+        Err(error) => return Answer::Fail(format!("cannot read the namespace: {error}")),
+    };
+    webhooks.metrics.injected(outcome.as_ref().ok().map(|o| &o.decision), started.elapsed());
+    if let Some(incident) = Incident::of(&outcome)
+        && !request.dry_run
+    {
+        webhooks.events.post(Notice { about: events::regarding(&request), incident });
+    }
+    answer(outcome, &config.revision)
+}
+
+/// What becomes of the pod, or why it cannot be injected.
+async fn decided(
+    namespaces: &Namespaces,
+    request: &Request,
+    config: &InjectConfig,
+) -> Result<Result<inject::Outcome, inject::Error>, kube::Error> {
+    let namespace = namespaces.cached(&request.namespace);
+    let outcome = inject::inject(&request.object, &namespace, config);
     // The API server has chosen us by the namespace's labels; if they seem to say otherwise, the
     // cache is behind.
     if let Ok(inject::Outcome { decision: Decision::Skip(reason), .. }) = &outcome
         && reason.is_about_namespace()
     {
-        match webhooks.namespaces.fetch(&request.namespace).await {
-            Ok(fresh) if fresh != namespace => {
-                outcome = inject::inject(&request.object, &fresh, config);
-            }
-            Ok(_) => {}
-            Err(error) => return Answer::Fail(format!("cannot read the namespace: {error}")),
+        let fresh = namespaces.fetch(&request.namespace).await?;
+        if fresh != namespace {
+            return Ok(inject::inject(&request.object, &fresh, config));
         }
     }
-    match outcome {
-        Ok(outcome) => {
-            webhooks.metrics.injected(&outcome.decision, started.elapsed());
-            allow(outcome, &revision)
-        }
-        Err(error) => Answer::Deny { message: error.to_string(), warnings: Vec::new() },
-    }
+    Ok(outcome)
 }
 
-fn allow(outcome: inject::Outcome, revision: &str) -> Answer {
-    let (changed, verdict, reason) = match &outcome.decision {
-        Decision::Inject(reason) => (Some(outcome.pod), "injected", reason),
-        Decision::Skip(reason) => (None, "skipped", reason),
+fn answer(outcome: Result<inject::Outcome, inject::Error>, revision: &str) -> Answer {
+    let audit = |verdict: &str, reason: String| {
+        let notes = [
+            ("injection", verdict.to_owned()),
+            ("reason", reason),
+            ("revision", revision.to_owned()),
+        ];
+        notes.into()
     };
-    let warnings = if changed.is_some() { outcome.warnings } else { Vec::new() };
-    let audit = [
-        ("injection", verdict.to_owned()),
-        ("reason", reason.to_string()),
-        ("revision", revision.to_owned()),
-    ];
-    Answer::Allow { changed, warnings, audit: audit.into() }
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let message = error.to_string();
+            let audit = audit("denied", message.clone());
+            return Answer::Deny { message, warnings: Vec::new(), audit };
+        }
+    };
+    let (changed, warnings, verdict) = match &outcome.decision {
+        Decision::Inject(_) => (Some(outcome.pod), outcome.warnings, "injected"),
+        Decision::Skip(reason) if reason.was_asked() => {
+            (None, vec![format!("the pod gets no proxy: {reason}")], "skipped")
+        }
+        Decision::Skip(_) => (None, Vec::new(), "skipped"),
+    };
+    let audit = audit(verdict, outcome.decision.reason().to_string());
+    Answer::Allow { changed, warnings, audit }
+}
+
+impl Installations {
+    /// What a revision, or the one with this tag, injects by.
+    fn named(&self, name: &str) -> Option<&InjectConfig> {
+        self.inject
+            .get(name)
+            .or_else(|| self.inject.values().find(|config| config.answers_to(name)))
+    }
 }
 
 impl Namespaces {
@@ -151,11 +188,8 @@ impl Namespaces {
 }
 
 fn namespace(name: &str, found: Option<&PartialObjectMeta<core::Namespace>>) -> Namespace {
-    let annotations = found.into_iter().flat_map(ResourceExt::annotations);
-    let read = annotations.filter(|(key, _)| inject::PLATFORM_ANNOTATIONS.contains(&&***key));
-    Namespace {
-        name: name.to_owned(),
-        labels: found.map(|found| found.labels().clone()).unwrap_or_default(),
-        annotations: read.map(|(key, value)| (key.clone(), value.clone())).collect(),
-    }
+    found.map_or_else(
+        || Namespace { name: name.to_owned(), ..Namespace::default() },
+        |found| Namespace::new(name, found.labels().clone(), found.annotations()),
+    )
 }

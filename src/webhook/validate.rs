@@ -3,6 +3,7 @@
 
 pub mod installation;
 mod istio;
+pub mod names;
 mod unknown;
 
 use serde_json::Value;
@@ -36,7 +37,7 @@ pub fn answer<'a>(
     };
     match found {
         Ok(diagnostics) => judge(diagnostics),
-        Err(unreadable) => Answer::Deny { message: unreadable, warnings: Vec::new() },
+        Err(unreadable) => Answer::deny(unreadable),
     }
 }
 
@@ -50,7 +51,7 @@ fn judge(diagnostics: Vec<Diagnostic>) -> Answer {
         return Answer::Allow { changed: None, warnings, audit: [].into() };
     }
     let message = errors.into_iter().map(text).collect::<Vec<_>>().join("; ");
-    Answer::Deny { message, warnings }
+    Answer::Deny { message, warnings, audit: [].into() }
 }
 
 /// Reads an object, with a message for people where that fails.

@@ -10,7 +10,10 @@ use envoy_types::pb::envoy::config::{
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use prost::{Message, Name};
 
-/// The xDS types that we serve, in the order in which a proxy must learn them (make before break).
+use super::names;
+
+/// The xDS types that we serve, in the order in which a proxy must learn them (make before break);
+/// the last two are for agents alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
     Secret,
@@ -18,11 +21,20 @@ pub enum ResourceType {
     Endpoints,
     Listener,
     Route,
+    Host,
+    Pod,
 }
 
 impl ResourceType {
-    pub const ALL: [Self; 5] =
-        [Self::Secret, Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+    pub const ALL: [Self; 7] = [
+        Self::Secret,
+        Self::Cluster,
+        Self::Endpoints,
+        Self::Listener,
+        Self::Route,
+        Self::Host,
+        Self::Pod,
+    ];
 
     pub fn type_url(self) -> &'static str {
         match self {
@@ -31,6 +43,8 @@ impl ResourceType {
             Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::Host => names::HOST_TYPE_URL,
+            Self::Pod => names::POD_TYPE_URL,
         }
     }
 
@@ -38,9 +52,15 @@ impl ResourceType {
         Self::ALL.into_iter().find(|t| t.type_url() == url)
     }
 
-    /// Clusters and listeners are asked for by wildcard; the others by name.
+    /// Clusters, listeners and hosts are asked for by wildcard; the others by name.
     pub fn is_wildcard(self) -> bool {
-        matches!(self, Self::Cluster | Self::Listener)
+        matches!(self, Self::Cluster | Self::Listener | Self::Host)
+    }
+
+    /// Whether requests are routed by it: what a client refuses of these may still lead to clusters
+    /// and endpoints that are gone otherwise.
+    pub fn is_routing(self) -> bool {
+        matches!(self, Self::Listener | Self::Route)
     }
 }
 
@@ -48,7 +68,8 @@ impl ResourceType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
     pub name: Arc<str>,
-    /// Hash of `body`: equal content has an equal version, whoever built it.
+    /// Hash of `body`, and of the name where the body does not hold it: equal content has an equal
+    /// version, whoever built it, and resources of different names have different ones.
     pub version: u64,
     /// The encoded message, without the `Any` around it.
     pub body: Bytes,
@@ -108,6 +129,14 @@ impl Resource {
     pub fn from_encoded(name: &str, body: Vec<u8>) -> Self {
         let body = Bytes::from(body);
         let version = xxhash_rust::xxh3::xxh3_64(&body);
+        Self { name: name.into(), version, body, warmed_by: None }
+    }
+
+    /// A message that does not hold its own name.
+    pub fn encode_nameless<M: Message>(name: &str, message: &M) -> Self {
+        use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+        let body = Bytes::from(message.encode_to_vec());
+        let version = xxh3_64_with_seed(&body, xxh3_64(name.as_bytes()));
         Self { name: name.into(), version, body, warmed_by: None }
     }
 

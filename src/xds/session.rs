@@ -71,6 +71,34 @@ struct TypeState {
     must_answer: bool,
 }
 
+/// The state of each type that the client has spoken of: Envoy never asks for what agents do, nor
+/// agents for what Envoy does, and thousands of sessions should not pay for it.
+#[derive(Debug, Default)]
+struct TypeStates([Option<Box<TypeState>>; ResourceType::ALL.len()]);
+
+impl TypeStates {
+    fn get(&self, kind: ResourceType) -> Option<&TypeState> {
+        self.0[kind as usize].as_deref()
+    }
+
+    fn get_mut(&mut self, kind: ResourceType) -> Option<&mut TypeState> {
+        self.0[kind as usize].as_deref_mut()
+    }
+
+    /// The state of a type, from now on there.
+    fn of(&mut self, kind: ResourceType) -> &mut TypeState {
+        self.0[kind as usize].get_or_insert_default()
+    }
+
+    fn started(&self) -> impl Iterator<Item = &TypeState> {
+        self.0.iter().filter_map(|state| state.as_deref())
+    }
+}
+
+/// Types whose resources others refer to: they go when nothing does any more.
+const REMOVED_LAST: [ResourceType; 3] =
+    [ResourceType::Endpoints, ResourceType::Cluster, ResourceType::Secret];
+
 /// A client that acknowledges nothing must not make us remember everything.
 const MAX_IN_FLIGHT: usize = 64;
 
@@ -88,7 +116,7 @@ pub struct Session {
     variant: Variant,
     memo: Arc<Memo>,
     view: View,
-    types: [TypeState; ResourceType::ALL.len()],
+    types: TypeStates,
     rejected: BTreeMap<(ResourceType, Arc<str>), Rejection>,
     last_nonce: u64,
 }
@@ -99,7 +127,7 @@ impl Session {
             variant,
             memo,
             view: View::default(),
-            types: Default::default(),
+            types: TypeStates::default(),
             rejected: BTreeMap::new(),
             last_nonce: 0,
         }
@@ -119,7 +147,7 @@ impl Session {
         let gone: Vec<_> = self.rejected.keys().filter(|key| gone(key)).cloned().collect();
         for (kind, name) in &gone {
             self.rejected.remove(&(*kind, name.clone()));
-            let state = &mut self.types[*kind as usize];
+            let state = self.types.of(*kind);
             if state.subscription.includes(name) {
                 state.held.entry(name.clone()).or_insert(Held::Unknown);
             }
@@ -141,7 +169,7 @@ impl Session {
 
     /// Whether everything that was sent is acknowledged or refused.
     pub fn is_settled(&self) -> bool {
-        self.types.iter().all(|state| state.in_flight.is_empty())
+        self.types.started().all(|state| state.in_flight.is_empty())
     }
 
     /// What the client refuses now, with its words.
@@ -150,13 +178,14 @@ impl Session {
     }
 
     fn is_stale(&self, kind: ResourceType, request: &Request) -> bool {
-        let newest = self.types[kind as usize].in_flight.back().map(|(nonce, _)| *nonce);
+        let newest =
+            self.types.get(kind).and_then(|state| state.in_flight.back()).map(|sent| sent.0);
         request.nonce.is_some_and(|nonce| newest.is_some_and(|newest| nonce < newest))
     }
 
     fn subscribe(&mut self, kind: ResourceType, request: Request) {
         let (view, memo) = (&self.view, &self.memo);
-        let state = &mut self.types[kind as usize];
+        let state = self.types.of(kind);
         // Names live as long as the session: take those of the resources, which live anyway.
         let known = |name: String| match view.get(kind, &name) {
             Some(resource) => resource.name.clone(),
@@ -205,21 +234,22 @@ impl Session {
             }
         }
         for kind in ResourceType::ALL {
-            for names in std::mem::take(&mut self.types[kind as usize].apart) {
+            let Some(state) = self.types.get_mut(kind) else { continue };
+            let must_answer = std::mem::take(&mut state.must_answer);
+            for names in std::mem::take(&mut state.apart) {
                 responses.extend(self.part(kind, &names));
             }
             let pending = &mut pending[kind as usize];
             let upserts = std::mem::take(&mut pending.upserts);
-            let together = matches!(kind, ResourceType::Listener | ResourceType::Route);
+            let together = !REMOVED_LAST.contains(&kind);
             let removals =
                 if together { std::mem::take(&mut pending.removals) } else { Vec::new() };
-            let must_answer = std::mem::take(&mut self.types[kind as usize].must_answer);
             if must_answer || !upserts.is_empty() || !removals.is_empty() {
                 let leaving = if together { &[][..] } else { &pending.leaving };
                 responses.extend(self.respond(kind, upserts, removals, leaving));
             }
         }
-        for kind in [ResourceType::Endpoints, ResourceType::Cluster, ResourceType::Secret] {
+        for kind in REMOVED_LAST {
             let removals = std::mem::take(&mut pending[kind as usize].removals);
             if !removals.is_empty() {
                 responses.extend(self.respond(kind, Vec::new(), removals, &[]));
@@ -233,11 +263,10 @@ impl Session {
         // What clients refuse to route anew may still be routed to where it was.
         let keep = self.variant == Variant::Delta
             && matches!(kind, ResourceType::Cluster | ResourceType::Endpoints)
-            && self.rejected.keys().any(|(kind, _)| *kind >= ResourceType::Listener);
-        let state = &mut self.types[kind as usize];
-        if !state.subscription.is_started() {
+            && self.rejected.keys().any(|(kind, _)| kind.is_routing());
+        let Some(state) = self.types.get_mut(kind).filter(|s| s.subscription.is_started()) else {
             return Pending::default();
-        }
+        };
         let (old, new) = (std::mem::take(&mut state.base), self.view.layers(kind));
         let held = std::mem::take(&mut state.held);
         let mut pending = Pending::default();
@@ -270,7 +299,7 @@ impl Session {
     /// An updated cluster stays in warming until its endpoints arrive; Envoy does not ask for them
     /// again, since it is subscribed to them already.
     fn warm(&mut self, clusters: &[Arc<Resource>]) {
-        let endpoints = &mut self.types[ResourceType::Endpoints as usize];
+        let Some(endpoints) = self.types.get_mut(ResourceType::Endpoints) else { return };
         for name in clusters.iter().filter_map(|cluster| cluster.warmed_by.as_ref()) {
             if endpoints.subscription.includes(name) {
                 endpoints.held.insert(name.clone(), Held::Unanswered);
@@ -297,7 +326,7 @@ impl Session {
             }
         }
         self.last_nonce += 1;
-        let state = &mut self.types[kind as usize];
+        let state = self.types.of(kind);
         if state.in_flight.len() == MAX_IN_FLIGHT {
             state.in_flight.pop_front();
         }
@@ -307,7 +336,8 @@ impl Session {
 
     /// All that the client subscribes to: a state-of-the-world response drops what it does not hold.
     fn whole(&self, kind: ResourceType, leaving: &[Arc<Resource>]) -> Vec<Arc<Resource>> {
-        let subscription = &self.types[kind as usize].subscription;
+        let Some(state) = self.types.get(kind) else { return Vec::new() };
+        let subscription = &state.subscription;
         let sets = self.view.layers(kind).iter().flat_map(|set| set.by_name.keys());
         let names: BTreeSet<_> = sets.filter(|name| subscription.includes(name)).collect();
         let present = names.into_iter().filter_map(|name| self.view.get(kind, name));
@@ -316,7 +346,7 @@ impl Session {
 
     /// One part of a refused response, as the view has it now.
     fn part(&mut self, kind: ResourceType, names: &Names) -> Option<Response> {
-        let subscription = &self.types[kind as usize].subscription;
+        let subscription = &self.types.get(kind)?.subscription;
         let subscribed = names.iter().filter(|name| subscription.includes(name));
         let (found, missing): (Vec<_>, Vec<_>) = subscribed
             .map(|name| (name, self.view.get(kind, name)))

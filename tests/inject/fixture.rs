@@ -64,7 +64,7 @@ pub struct Case {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct CaseFile {
+struct Description {
     /// One sentence for the reader.
     about: String,
     /// Name of the namespace; `shop` if not given.
@@ -99,7 +99,7 @@ struct Before {
 }
 
 impl Before {
-    fn happen(self, pod: &Value, namespace: &Namespace, case: &CaseFile) -> Value {
+    fn happen(self, pod: &Value, namespace: &Namespace, case: &Description) -> Value {
         let spec = self.installation.as_ref().unwrap_or(&case.installation);
         let config = config_of(spec, case.native_supported);
         let mut pod = inject(pod, namespace, &config).unwrap().pod;
@@ -126,7 +126,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn case(folder: PathBuf) -> Case {
-    let mut about: CaseFile = read(&folder.join("case.yaml"));
+    let mut about: Description = read(&folder.join("case.yaml"));
     assert!(about.about.ends_with('.'), "{}: about is a sentence", folder.display());
     let mut namespace = namespace();
     if let Some(name) = about.namespace.take() {

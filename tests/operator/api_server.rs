@@ -14,6 +14,7 @@ pub struct State {
     pub objects: BTreeMap<String, Value>,
     /// `METHOD path` of everything that was not a read.
     pub writes: Vec<String>,
+    pub events: Vec<Value>,
     /// Paths whose writes are refused.
     pub forbidden: Vec<String>,
 }
@@ -63,7 +64,11 @@ impl State {
                     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
                 )
             }
-            _ if events => (StatusCode::CREATED, serde_json::from_slice(body).unwrap()),
+            _ if events => {
+                let event: Value = serde_json::from_slice(body).unwrap();
+                self.events.push(event.clone());
+                (StatusCode::CREATED, event)
+            }
             _ => self.write(path, serde_json::from_slice(body).unwrap()),
         }
     }

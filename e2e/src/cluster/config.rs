@@ -29,6 +29,7 @@ pub fn write(node: &Node) -> Result<()> {
     for folder in ["home", "log", "pids", "cni", "kubelet/plugins", "pod-logs", "containerd"] {
         fs::create_dir_all(node.state.join(folder))?;
     }
+    fs::create_dir_all(node.cni().bin)?;
     for file in FILES {
         fs::write(node.state.join(file), text(node, file)?)?;
     }
@@ -155,7 +156,7 @@ sandbox = "{PAUSE_IMAGE}"
 restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true
 [plugins.'io.containerd.cri.v1.runtime'.cni]
-bin_dirs = ["{plugins}"]
+bin_dirs = ["{added}", "{plugins}"]
 conf_dir = "{cni}"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
@@ -166,8 +167,10 @@ Root = "{runc}"
         state = state.display(),
         socket = node.containerd_socket().display(),
         snapshotter = snapshotter(&node.state)?,
+        // What the cluster itself installs: the machine's folder is not its to write to.
+        added = node.cni().bin.display(),
         plugins = tools::cni_plugins()?.display(),
-        cni = path(node, "cni"),
+        cni = node.cni().conf.display(),
         runc = node.runtime.join("runc").display(),
     ))
 }

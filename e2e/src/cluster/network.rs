@@ -16,7 +16,7 @@ pub fn up(cache: &Cache, name: &str) -> Result<Node> {
     let _lock = Lock::take(&Path::new(RUNTIME).join("network.lock"), |_| ())?;
     let node = Node::new(cache, name, free_index()?);
     fs::create_dir_all(&node.state)?;
-    fs::create_dir_all(&node.runtime)?;
+    share_mounts(&node.runtime)?;
     fs::write(node.state.join("index"), node.index.to_string())?;
     process::run(Command::new("ip").args(["netns", "add", &global_name(name)]))?;
     let (host, inside, range) = (node.host_link(), node.node_link(), node.balancer_range());
@@ -43,6 +43,15 @@ pub fn up(cache: &Cache, name: &str) -> Result<Node> {
     batch(&["-netns", &global_name(name)], &lines)?;
     allow_forwarding(&node)?;
     Ok(node)
+}
+
+/// Makes a folder whose mounts containers get to see, also those that come later: the CNI daemon needs
+/// the network namespaces of pods. Where the machine's root is shared, this is its own group all the
+/// same, or every mount would be there twice.
+fn share_mounts(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    process::run(Command::new("mount").args(["--bind", "--make-private"]).args([folder, folder]))?;
+    process::run(Command::new("mount").arg("--make-shared").arg(folder))
 }
 
 /// Takes away what is left of a cluster's network.

@@ -14,6 +14,19 @@ pub const SERVICE_RANGE: &str = "10.96.0.0/16";
 pub const API_SERVICE: &str = "10.96.0.1";
 pub const DNS_SERVICE: &str = "10.96.0.10";
 
+/// Where a node keeps what a CNI plugin needs.
+#[derive(Debug, Clone)]
+pub struct CniFolders {
+    /// Programs.
+    pub bin: PathBuf,
+    /// Network configurations.
+    pub conf: PathBuf,
+    /// For the plugin's own use.
+    pub run: PathBuf,
+    /// Network namespaces of pods.
+    pub netns: PathBuf,
+}
+
 /// Where everything of one throwaway cluster is.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -77,6 +90,17 @@ impl Node {
 
     pub fn containerd_socket(&self) -> PathBuf {
         self.runtime.join("containerd.sock")
+    }
+
+    /// Folders of the pods' network.
+    pub fn cni(&self) -> CniFolders {
+        CniFolders {
+            bin: self.state.join("cni-bin"),
+            conf: self.state.join("cni"),
+            run: self.runtime.join("cni"),
+            // By `netns_mounts_under_state_dir` of containerd.
+            netns: self.runtime.join("containerd/io.containerd.grpc.v1.cri/netns"),
+        }
     }
 
     pub fn kubeconfig(&self, user: &str) -> PathBuf {

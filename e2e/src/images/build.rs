@@ -23,6 +23,15 @@ use crate::{
 /// Numeric user of everything that needs no rights.
 const NOBODY: &str = "65532:65532";
 
+/// Runs on nodes, whose libraries are unknown.
+const CNI_PLUGIN: &str = "meshwright-cni";
+const CNI_DAEMON: &str = "meshwright-cni-daemon";
+
+/// What redirection runs beside iptables. `ip` gives the loopback of an IPv6 pod the address from
+/// which Envoy reaches the application; `nsenter` takes the CNI daemon into pods.
+const TOOLS: [(&str, &str); 3] =
+    [("nft", "nftables"), ("ip", "iproute2"), ("nsenter", "util-linux")];
+
 /// Compiles the mesh and the test application, and packs them.
 pub fn build(cache: &Cache, tools: &Tools, steps: &mut Steps) -> Result<Set> {
     // Another checkout's build writes to the same paths.
@@ -31,17 +40,20 @@ pub fn build(cache: &Cache, tools: &Tools, steps: &mut Steps) -> Result<Set> {
     })?;
     steps.run("cargo build", || {
         let log = cache.logs().join("cargo-build.log");
-        process::logged(
-            cargo(cache).args([
-                "build",
-                "--release",
-                "--package",
-                "meshwright",
-                "--package",
-                "meshwright-testapp",
-            ]),
-            &log,
-        )
+        let mut command = cargo(cache);
+        command.args(["build", "--release", "--package", "meshwright"]);
+        command.args(["--package", "meshwright-testapp"]);
+        for program in ["meshwright", "meshwright-proxy", CNI_DAEMON, "meshwright-testapp"] {
+            command.args(["--bin", program]);
+        }
+        process::logged(&mut command, &log)
+    })?;
+    steps.run("cargo builds the CNI plugin, without libraries", || {
+        // The flag is for this one program, so that everything it is made of is built already.
+        let log = cache.logs().join("cargo-cni.log");
+        let mut command = cargo(cache);
+        command.args(["rustc", "--release", "--package", "meshwright", "--bin", CNI_PLUGIN]);
+        process::logged(command.args(["--", "-C", "target-feature=+crt-static"]), &log)
     })?;
     steps.run("images are packed", || pack(cache, tools))
 }
@@ -67,15 +79,18 @@ pub fn cargo(cache: &Cache) -> Command {
 fn pack(cache: &Cache, tools: &Tools) -> Result<Set> {
     let built = |name: &str| cache.target().join("release").join(name);
     let (mesh, app, envoy) = (built("meshwright"), built("meshwright-testapp"), tools.envoy()?);
-    let proxy = built("meshwright-proxy");
-    let base = base(&[mesh.clone(), app.clone(), envoy.clone()])?.layer(cache)?;
+    let (proxy, daemon) = (built("meshwright-proxy"), built(CNI_DAEMON));
+    let base = base(&[mesh.clone(), app.clone(), envoy.clone(), daemon.clone()])?.layer(cache)?;
     let redirection = redirection()?.layer(cache)?;
     let envoy = single("envoy", &envoy, false).layer(cache)?;
     let mesh = single("meshwright", &mesh, true).layer(cache)?;
     // A part of the same program, under the same name.
     let proxy = single("meshwright", &proxy, true).layer(cache)?;
+    let mut cni = single(CNI_DAEMON, &daemon, true);
+    cni.program(&format!("usr/local/bin/{CNI_PLUGIN}"), &built(CNI_PLUGIN));
+    let cni = cni.layer(cache)?;
     let sample = single("testapp", &app, true).layer(cache)?;
-    let tag = Image::shared_tag([&base, &redirection, &envoy, &mesh, &proxy]);
+    let tag = Image::shared_tag([&base, &redirection, &envoy, &mesh, &proxy, &cni]);
     let image = |name: &str, tag: &str, layers: &[&Layer], program: &str, user: &str| Image {
         name: name.to_owned(),
         tag: tag.to_owned(),
@@ -85,7 +100,13 @@ fn pack(cache: &Cache, tools: &Tools) -> Result<Set> {
     };
     let images = vec![
         image("meshwright", &tag, &[&base, &mesh], "meshwright", NOBODY),
-        image("meshwright-proxy", &tag, &[&base, &redirection, &envoy, &proxy], "meshwright", ""),
+        image(
+            "meshwright-proxy",
+            &tag,
+            &[&base, &redirection, &envoy, &proxy, &cni],
+            "meshwright",
+            "",
+        ),
         image(
             "testapp",
             &Image::shared_tag([&base, &sample]),
@@ -192,13 +213,12 @@ fn redirection() -> Result<Files> {
         }
         programs.push(program);
     }
-    let nft = find_program("nft").context("nft is missing: install nftables")?;
-    files.file("usr/sbin/nft", &nft);
-    programs.push(nft);
-    // `ip` gives the loopback of an IPv6 pod the address from which Envoy reaches the application.
-    let ip = find_program("ip").context("ip is missing: install iproute2")?;
-    files.file("usr/sbin/ip", &ip);
-    programs.push(ip);
+    for (name, package) in TOOLS {
+        let program =
+            find_program(name).with_context(|| format!("{name} is missing: install {package}"))?;
+        files.file(&format!("usr/sbin/{name}"), &program);
+        programs.push(program);
+    }
     let modules = modules()?;
     programs.extend(modules.iter().cloned());
     closure::add(&mut files, closure::libraries(&programs)?);

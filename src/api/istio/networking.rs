@@ -5,8 +5,10 @@
 
 pub mod destination_rule;
 pub mod gateway;
+pub mod service_entry;
 pub mod virtual_service;
 
 pub use destination_rule::{DestinationRule, DestinationRuleSpec};
 pub use gateway::{Gateway, GatewaySpec};
+pub use service_entry::{ServiceEntry, ServiceEntrySpec};
 pub use virtual_service::{VirtualService, VirtualServiceSpec};

@@ -19,8 +19,9 @@ pub struct Injection {
     #[schemars(length(max = 64))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub never: Vec<LabelSelector>,
-    /// Pods that match one of these get a proxy, unless their own label refuses it or `never`
-    /// matches. An empty selector matches nothing.
+    /// Pods that match one of these get a proxy although the policy is `disabled`, unless their own
+    /// label refuses it or `never` matches. An empty selector matches nothing. They are looked for in
+    /// namespaces that ask for injection: a namespace without labels is never touched.
     #[schemars(length(max = 64))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub always: Vec<LabelSelector>,

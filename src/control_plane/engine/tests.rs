@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     control_plane::world::Own,
     mesh::{ProxyNode, ProxyRole},
-    watch::from_yaml,
+    watch::{Key, from_yaml},
     xds::{ResourceType, View},
 };
 
@@ -63,7 +63,7 @@ fn view(world: &World) -> View {
 }
 
 fn cart() -> Changes {
-    Changes { endpoints_of: [Key::new("shop", "cart")].into(), config: false }
+    Changes { endpoints_of: [Key::new("shop", "cart")].into(), ..Changes::default() }
 }
 
 #[test]
@@ -107,6 +107,39 @@ fn a_new_identity_behind_a_service_rebuilds() {
     assert!(second.config.generation > first.config.generation);
 }
 
+/// Pods that an entry selects have no EndpointSlice: their own readiness counts.
+#[test]
+fn a_pod_behind_an_entry_is_endpoints_alone() {
+    let yaml = |ready: &str| {
+        format!(
+            r#"
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: batch, namespace: shop}}
+spec:
+  hosts: [Batch.internal]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: 8080}}]
+  workloadSelector: {{labels: {{app: batch}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: batch-0, namespace: shop, labels: {{app: batch}}}}
+spec: {{containers: []}}
+status: {{podIP: 10.0.0.7, conditions: [{{type: Ready, status: "{ready}"}}]}}
+"#
+        )
+    };
+    let mut engine = Engine::default();
+    let first = engine.apply(&from_yaml(&yaml("False")).unwrap(), &Changes::all()).unwrap();
+    let changes = Changes { entries: [Key::new("shop", "batch")].into(), ..Changes::default() };
+    let second = engine.apply(&from_yaml(&yaml("True")).unwrap(), &changes).unwrap();
+    assert_eq!(second.config.generation, first.config.generation);
+    let size = |world: &World| world.endpoints.get("80|batch.internal").unwrap().body.len();
+    assert!(size(&second) > size(&first));
+}
+
 #[test]
 fn a_rebuild_without_a_difference_shares_every_set() {
     let mut engine = Engine::default();
@@ -128,7 +161,7 @@ fn endpoints_that_change_during_a_rebuild_are_not_lost() {
     let rebuild = engine.rebuild(before, Vec::new());
     let after = from_yaml(&yaml("10.0.0.9")).unwrap();
     let now = Instant::now();
-    let during = engine.endpoints(&after, &cart().endpoints_of, now).world.unwrap();
+    let during = engine.endpoints(&after, &cart(), now).world.unwrap();
     let installed = engine.install(rebuild.run(), &after, now);
     assert_eq!(installed.endpoints, during.endpoints);
 }

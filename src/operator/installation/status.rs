@@ -24,6 +24,7 @@ use crate::{
         context::Context,
         objects::{Applied, Objects},
     },
+    webhook::validate::names::Tags,
 };
 
 /// A status as computed.
@@ -51,7 +52,7 @@ pub fn report(
     let parts = [
         control_plane.finding("ControlPlaneReady", "the control plane"),
         gateway.finding("GatewaysReady", "gateways"),
-        webhook(applied),
+        webhook(applied, &valid.tags),
     ];
     let mut findings = overall(&parts, &[&control_plane, &gateway]);
     findings.extend(parts);
@@ -158,10 +159,14 @@ fn in_namespace(deployment: &Deployment, valid: &Validated) -> bool {
     deployment.namespace().as_deref() == Some(valid.namespace.as_str())
 }
 
-fn webhook(applied: &Objects<Applied>) -> Finding {
+fn webhook(applied: &Objects<Applied>, tags: &Tags) -> Finding {
     let trusted = applied.mutating_webhooks.iter().flat_map(|w| w.webhooks.iter().flatten());
     if trusted.clone().count() > 0 && trusted.clone().all(|w| w.client_config.ca_bundle.is_some()) {
-        Finding::new("WebhookReady", true, "Configured", "pods are injected")
+        let waits = |(tag, holder): &(String, String)| {
+            format!("; tag {tag} waits for MeshInstallation {holder} to give it up")
+        };
+        let waiting: String = tags.waiting.iter().map(waits).collect();
+        Finding::new("WebhookReady", true, "Configured", format!("pods are injected{waiting}"))
     } else {
         Finding::new("WebhookReady", false, "NoCertificate", "the webhook has no certificate yet")
     }

@@ -14,7 +14,10 @@ use crate::{
     operator::platform::{Platform, WebhookEndpoint},
     webhook::{
         inject::{InjectConfig, NativeSupport, ProxySettings, container},
-        validate::installation,
+        validate::{
+            installation,
+            names::{self, Tags},
+        },
     },
 };
 
@@ -24,6 +27,8 @@ pub struct Validated {
     pub name: String,
     pub owner: OwnerReference,
     pub revision: String,
+    /// Other names of the revision, as far as no older installation has them.
+    pub tags: Tags,
     pub version: String,
     pub istio_labels: bool,
     /// The operator's namespace, where the control plane goes.
@@ -79,6 +84,7 @@ pub fn validate(
     Ok(Validated {
         name: installation.name_any(),
         revision: spec.revision.clone(),
+        tags: names::tags(installation, installations.iter().map(AsRef::as_ref)),
         version: platform.version(&spec.version).to_owned(),
         istio_labels: spec.compatibility.istio_labels,
         namespace: platform.namespace.clone(),
@@ -104,16 +110,17 @@ pub fn validate(
     })
 }
 
-/// What the injection webhook does for an installation, in a cluster with such nodes.
-pub fn inject_config(
+/// What the injection webhook does for an installation, one of `all`, in a cluster with such nodes.
+pub fn inject_config<'a>(
     installation: &MeshInstallation,
+    all: impl Iterator<Item = &'a MeshInstallation>,
     platform: &Platform,
     native: &NativeSupport,
 ) -> InjectConfig {
     InjectConfig {
         revision: installation.spec.revision.clone(),
         system_namespace: platform.namespace.clone(),
-        tags: installation.spec.tags.clone(),
+        tags: names::tags(installation, all).held,
         istio_labels: installation.spec.compatibility.istio_labels,
         injection: installation.spec.injection.clone(),
         proxy: proxy_settings(installation, platform, native),

@@ -1,9 +1,9 @@
 //! What is wrong with an installation's templates and patches, before any pod meets them.
 
-use kube::core::Selector;
 use serde_json::{Map, Value, json};
 
 use super::{
+    decide::selector,
     layers::{self, Layer},
     template::{GATEWAY, SIDECAR},
 };
@@ -39,9 +39,9 @@ pub fn problems(injection: &Injection) -> Vec<Problem> {
     for (index, patch) in injection.patches.iter().enumerate() {
         let path = format!("spec.injection.patches[{index}]");
         if let Some(selector) = &patch.selector
-            && let Err(error) = Selector::try_from(selector.clone())
+            && let Some((field, message)) = selector::problem(selector)
         {
-            add(format!("{path}.selector"), error.to_string());
+            add(format!("{path}.selector.{field}"), message);
         }
         if let Some(message) = wrong(&patch.patch.0) {
             add(format!("{path}.patch"), message);
@@ -108,7 +108,7 @@ mod tests {
             (
                 json!({"patches": [{"selector": {"matchExpressions": [
                     {"key": "app", "operator": "Like"}]}}]}),
-                "spec.injection.patches[0].selector: ",
+                "spec.injection.patches[0].selector.matchExpressions[0].operator: ",
             ),
             (
                 json!({"templates": {"big": {"spec": {"containers": [

@@ -2,7 +2,8 @@
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
+use kube::ResourceExt;
 
 use super::{container::ProxySettings, options::Options};
 use crate::api::meshwright::SidecarKind;
@@ -17,10 +18,11 @@ pub struct NativeSupport {
 }
 
 impl NativeSupport {
-    /// By the names and the kubelets' versions of nodes.
-    pub fn of_nodes(nodes: impl IntoIterator<Item = (String, String)>) -> Self {
-        let old = |(_, kubelet): &(String, String)| version(kubelet).is_some_and(|v| v < FIRST);
-        Self { without: Arc::new(nodes.into_iter().filter(old).map(|(name, _)| name).collect()) }
+    /// By the versions of the nodes' kubelets.
+    pub fn of_nodes<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Self {
+        let is_old = |node: &&Node| version(kubelet_version(node)).is_some_and(|v| v < FIRST);
+        let old = nodes.into_iter().filter(is_old).map(ResourceExt::name_any);
+        Self { without: Arc::new(old.collect()) }
     }
 
     /// Whether a pod may go to any node.
@@ -45,6 +47,12 @@ impl ProxySettings {
             _ => Cow::Borrowed(&self.defaults),
         }
     }
+}
+
+/// The version of a node's kubelet, empty where the node does not say.
+pub fn kubelet_version(node: &Node) -> &str {
+    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+    info.map_or("", |info| &info.kubelet_version)
 }
 
 /// `v1.30.2-eks-0a1b2c3` → (1, 30).
@@ -81,8 +89,14 @@ mod tests {
     use super::*;
 
     fn nodes(versions: &[(&str, &str)]) -> NativeSupport {
-        let own = |(name, version): &(&str, &str)| ((*name).to_owned(), (*version).to_owned());
-        NativeSupport::of_nodes(versions.iter().map(own))
+        let node = |(name, version): &(&str, &str)| -> Node {
+            serde_json::from_value(json!({
+                "metadata": {"name": name},
+                "status": {"nodeInfo": {"kubeletVersion": version}},
+            }))
+            .unwrap()
+        };
+        NativeSupport::of_nodes(&versions.iter().map(node).collect::<Vec<_>>())
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub use pod::Chosen;
 
 /// Everything about a proxy that an annotation can change.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a choice of its own, as annotations are"
+)]
 pub struct Options {
     pub image: String,
     pub image_pull_policy: String,
@@ -42,7 +46,7 @@ pub struct Options {
     pub hold: bool,
     pub drain_seconds: i32,
     /// How long a drain takes at least, where that is not left to the proxy's role.
-    pub minimum_drain_seconds: Option<i32>,
+    pub min_drain_seconds: Option<i32>,
     /// How long Envoy lets connections of a listener that has changed finish; as long as the drain
     /// if not given.
     pub listener_drain_seconds: Option<i32>,

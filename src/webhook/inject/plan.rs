@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::core::{Selector, SelectorExt};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     Error, InjectConfig, Namespace, canonical,
     container::{self, ProxyIdentity, Role},
+    decide::selector,
     json::{array_in, list, name_of},
     layers::{Layer, Shape},
     options::Options,
@@ -71,7 +71,7 @@ impl Plan {
         let (overlay, warnings) = plan.overlays.layer(shape, &bounds);
         plan.layers.extend(overlay);
         plan.warnings.extend(warnings);
-        plan.patches(pod, config)?;
+        plan.patches(pod, config);
         Ok(plan)
     }
 
@@ -116,25 +116,15 @@ impl Plan {
     }
 
     /// The installation's patches that the pod's own labels select.
-    fn patches(&mut self, pod: &Value, config: &InjectConfig) -> Result<(), Error> {
+    fn patches(&mut self, pod: &Value, config: &InjectConfig) {
         let labels = string_map(pod, "/metadata/labels");
         for (index, patch) in config.injection.patches.iter().enumerate() {
-            let source = format!("spec.injection.patches[{index}]");
-            let selected = match &patch.selector {
-                None => true,
-                Some(selector) => Selector::try_from(selector.clone())
-                    .map_err(|error| Error::Layer {
-                        layer: format!("{source}.selector of the MeshInstallation"),
-                        message: error.to_string(),
-                    })?
-                    .matches(&labels),
-            };
-            if selected {
-                let source = format!("{source}.patch of the MeshInstallation");
+            if patch.selector.as_ref().is_none_or(|selector| selector::matches(selector, &labels)) {
+                let source =
+                    format!("spec.injection.patches[{index}].patch of the MeshInstallation");
                 self.layers.push(Layer::foreign(source, patch.patch.0.clone(), self.shape));
             }
         }
-        Ok(())
     }
 }
 

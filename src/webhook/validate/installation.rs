@@ -9,13 +9,13 @@ use k8s_openapi::{
 use kube::{CustomResourceExt, ResourceExt};
 use serde_json::Value;
 
-use super::{read, unknown};
+use super::{names, read, unknown};
 use crate::{
-    api::meshwright::{Gateway, MeshInstallation, Proxy, Redirection, Resources},
+    api::meshwright::{Gateway, Injection, MeshInstallation, Proxy, Redirection, Resources},
     diagnostic::{Diagnostic, ObjectRef},
     webhook::inject::{
         Options, check, container,
-        decide::KUBERNETES_NAMESPACES,
+        decide::{KUBERNETES_NAMESPACES, selector},
         options::{amounts, form, metadata},
     },
 };
@@ -53,7 +53,10 @@ pub fn check<'a>(
 ) -> Vec<Diagnostic> {
     let mut findings = Findings { about: object_ref(installation), found: Vec::new() };
     let spec = &installation.spec;
-    findings.taken(installation, others);
+    let others: Vec<_> = others.collect();
+    findings.found = names::check(&findings.about, installation, &others);
+    findings.taken(installation, others.into_iter());
+    findings.selectors(&spec.injection);
     match spec.proxy.certificate_lifetime() {
         Some(lifetime) if (SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&lifetime) => {}
         _ => findings.error(
@@ -97,21 +100,8 @@ impl Findings {
         installation: &MeshInstallation,
         others: impl Iterator<Item = &'a MeshInstallation>,
     ) {
-        let age = |i: &MeshInstallation| (i.creation_timestamp().map(|t| t.0), i.name_any());
-        let is_older = |other: &&MeshInstallation| {
-            // One that is not stored yet has no age and is the youngest.
-            other.name_any() != installation.name_any()
-                && (installation.creation_timestamp().is_none() || age(other) < age(installation))
-        };
-        for other in others.into_iter().filter(is_older) {
+        for other in others.filter(|other| names::is_older(other, installation)) {
             let name = other.name_any();
-            if other.spec.revision == installation.spec.revision {
-                let revision = &other.spec.revision;
-                let message = format!(
-                    "MeshInstallation {name} has revision {revision} already: choose another"
-                );
-                self.error("spec.revision", "RevisionTaken", message);
-            }
             for (index, gateway) in installation.spec.gateways.iter().enumerate() {
                 let same =
                     |g: &Gateway| (&g.namespace, &g.name) == (&gateway.namespace, &gateway.name);
@@ -119,6 +109,18 @@ impl Findings {
                     let message =
                         format!("MeshInstallation {name} has a gateway of this name there");
                     self.error(format!("spec.gateways[{index}].name"), "GatewayTaken", message);
+                }
+            }
+        }
+    }
+
+    /// A selector that can never match is a mistake, and `never` must not fail silently.
+    fn selectors(&mut self, injection: &Injection) {
+        for (list, selectors) in [("never", &injection.never), ("always", &injection.always)] {
+            for (index, selector) in selectors.iter().enumerate() {
+                if let Some((path, problem)) = selector::problem(selector) {
+                    let path = format!("spec.injection.{list}[{index}].{path}");
+                    self.error(path, "InvalidSelector", problem);
                 }
             }
         }
@@ -241,7 +243,7 @@ impl Findings {
     }
 }
 
-fn object_ref(installation: &MeshInstallation) -> ObjectRef {
+pub(super) fn object_ref(installation: &MeshInstallation) -> ObjectRef {
     ObjectRef {
         api_version: "meshwright.dev/v1alpha1",
         kind: "MeshInstallation",
@@ -279,21 +281,8 @@ mod tests {
     }
 
     #[test]
-    fn names_the_field_and_the_reason() {
-        let port = |name: &str, port: i32| json!({"name": name, "port": port});
-        let gateway = |ports: &[Value]| json!({"gateways": [{"name": "in", "ports": ports}]});
+    fn defaults_of_proxies_are_what_annotations_may_be() {
         let cases = [
-            (json!({"proxi": {}}), "spec.proxi UnknownField"),
-            (json!({"proxy": {"logLevl": "info"}}), "spec.proxy.logLevl UnknownField"),
-            (json!({"gateways": [{"name": "in", "x": 1}]}), "spec.gateways[0].x UnknownField"),
-            (
-                json!({"proxy": {"certificateTtl": "5s"}}),
-                "spec.proxy.certificateTtl InvalidDuration",
-            ),
-            (
-                json!({"proxy": {"resources": {"limits": {"cpu": "much"}}}}),
-                "spec.proxy.resources.limits.cpu InvalidQuantity",
-            ),
             (
                 json!({"proxy": {"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1"}}}}),
                 "spec.proxy.resources.requests.cpu AboveLimit",
@@ -322,6 +311,28 @@ mod tests {
             (
                 json!({"redirection": {"excludeInboundPorts": [0]}}),
                 "spec.redirection.excludeInboundPorts[0] InvalidPort",
+            ),
+        ];
+        for (spec, expected) in cases {
+            assert_eq!(problems(&spec), [expected], "{spec}");
+        }
+    }
+
+    #[test]
+    fn names_the_field_and_the_reason() {
+        let port = |name: &str, port: i32| json!({"name": name, "port": port});
+        let gateway = |ports: &[Value]| json!({"gateways": [{"name": "in", "ports": ports}]});
+        let cases = [
+            (json!({"proxi": {}}), "spec.proxi UnknownField"),
+            (json!({"proxy": {"logLevl": "info"}}), "spec.proxy.logLevl UnknownField"),
+            (json!({"gateways": [{"name": "in", "x": 1}]}), "spec.gateways[0].x UnknownField"),
+            (
+                json!({"proxy": {"certificateTtl": "5s"}}),
+                "spec.proxy.certificateTtl InvalidDuration",
+            ),
+            (
+                json!({"proxy": {"resources": {"limits": {"cpu": "much"}}}}),
+                "spec.proxy.resources.limits.cpu InvalidQuantity",
             ),
             (
                 gateway(&[port("a", 80), port("b", 8080)]),

@@ -28,6 +28,9 @@ pub(super) fn check(kind: &Kind, object: &Value) -> Result<Vec<Diagnostic>, Stri
         ("networking.istio.io", "Gateway") => {
             validate::gateway(&read::<networking::Gateway>(object)?)
         }
+        ("networking.istio.io", "ServiceEntry") => {
+            validate::service_entry(&read::<networking::ServiceEntry>(object)?)
+        }
         ("security.istio.io", "PeerAuthentication") => {
             validate::peer_authentication(&read::<security::PeerAuthentication>(object)?)
         }

@@ -21,7 +21,7 @@ impl Session {
     /// Takes note of what the client thinks of a response. Whether the rejections changed.
     pub(super) fn judge(&mut self, kind: ResourceType, request: &Request) -> bool {
         let Some(nonce) = request.nonce else { return false };
-        let state = &mut self.types[kind as usize];
+        let Some(state) = self.types.get_mut(kind) else { return false };
         let Some(position) = state.in_flight.iter().position(|(sent, _)| *sent == nonce) else {
             return false;
         };
@@ -48,7 +48,7 @@ impl Session {
         // one stands alone.
         if !kind.is_wildcard() && names.len() > 1 && self.variant == Variant::Delta {
             let (first, second) = names.split_at(names.len() / 2);
-            self.types[kind as usize].apart.extend([first.into(), second.into()]);
+            self.types.of(kind).apart.extend([first.into(), second.into()]);
             return false;
         }
         let quoted: Vec<_> = names.iter().filter(|name| message.contains(&***name)).collect();

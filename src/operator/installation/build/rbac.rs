@@ -63,10 +63,19 @@ fn cluster_rules() -> Vec<PolicyRule> {
         // Whether a pod that asks for a certificate is who it says.
         rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
         // Configuration, and what became of it.
-        rule(&["networking.istio.io"], &["destinationrules", "gateways", "virtualservices"], READ),
         rule(
             &["networking.istio.io"],
-            &["destinationrules/status", "gateways/status", "virtualservices/status"],
+            &["destinationrules", "gateways", "serviceentries", "virtualservices"],
+            READ,
+        ),
+        rule(
+            &["networking.istio.io"],
+            &[
+                "destinationrules/status",
+                "gateways/status",
+                "serviceentries/status",
+                "virtualservices/status",
+            ],
             WRITE_STATUS,
         ),
         rule(&["security.istio.io"], &["peerauthentications"], READ),

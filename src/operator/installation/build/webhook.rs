@@ -1,7 +1,8 @@
 //! Webhook configurations: which objects the API server asks us about.
 //!
 //! The selectors say the same as [`crate::webhook::inject::decide`], which has the last word. Only
-//! namespaces and pods that ask for injection are selected, so failing closed touches no others.
+//! namespaces and pods that ask for injection are selected, so failing closed touches no others:
+//! `spec.injection.always` chooses among them, and does not reach namespaces that say nothing.
 
 use k8s_openapi::{
     ByteString,
@@ -15,12 +16,9 @@ use kube::api::ObjectMeta;
 
 use super::{Validated, metadata};
 use crate::{
-    api::meshwright::labels::{
-        DEFAULT_REVISION, INJECT, INJECTION, ISTIO_INJECT, ISTIO_INJECTION, ISTIO_REVISION,
-        MANAGED_BY, MANAGER, REVISION,
-    },
+    api::meshwright::labels::{DEFAULT_REVISION, MANAGED_BY, MANAGER},
     operator::platform::{OPERATOR, WebhookEndpoint},
-    webhook::inject::decide::KUBERNETES_NAMESPACES,
+    webhook::inject::decide::{Brand, KUBERNETES_NAMESPACES},
 };
 
 /// Name of the configuration of the validation webhook, one for all installations.
@@ -29,73 +27,58 @@ const TIMEOUT_SECONDS: i32 = 10;
 
 type Requirements = Vec<LabelSelectorRequirement>;
 
-/// The labels of one brand.
-struct Brand {
-    name: &'static str,
-    injection: &'static str,
-    revision: &'static str,
-    inject: &'static str,
-}
-
-const OURS: Brand =
-    Brand { name: "meshwright", injection: INJECTION, revision: REVISION, inject: INJECT };
-const ISTIO: Brand = Brand {
-    name: "istio",
-    injection: ISTIO_INJECTION,
-    revision: ISTIO_REVISION,
-    inject: ISTIO_INJECT,
-};
-
-/// The injection webhook of a revision.
+/// The injection webhook of a revision and its tags.
 pub fn injector(valid: &Validated) -> MutatingWebhookConfiguration {
     let name = format!("meshwright-injector-{}", valid.revision);
-    let mut webhooks = brand_webhooks(valid, &OURS, &[]);
-    if valid.istio_labels {
-        webhooks.extend(brand_webhooks(valid, &ISTIO, &[&OURS]));
-    }
+    let brands = Brand::recognized(valid.istio_labels);
     MutatingWebhookConfiguration {
         metadata: metadata(valid, &name, None, &valid.webhook.owner),
-        webhooks: Some(webhooks),
+        webhooks: Some(
+            (0..brands.len()).flat_map(|at| brand_webhooks(valid, brands, at)).collect(),
+        ),
     }
 }
 
-/// The selections of one brand; it counts where none of `stronger` says anything.
-fn brand_webhooks(valid: &Validated, brand: &Brand, stronger: &[&Brand]) -> Vec<MutatingWebhook> {
-    let revision = valid.revision.as_str();
-    let silent = |brands: &[&Brand]| -> Requirements {
-        brands.iter().flat_map(|b| [absent(b.injection), absent(b.revision)]).collect()
-    };
-    // Ours wins where both are on a namespace; with Istio's labels, istio-injection does.
-    let by_revision = if brand.injection == ISTIO_INJECTION {
-        vec![is(brand.revision, revision), absent(brand.injection)]
+/// The selections of the brand at this position: by namespaces on which no stronger brand says
+/// anything, and by pods of namespaces on which none does.
+fn brand_webhooks(valid: &Validated, brands: &[Brand], at: usize) -> Vec<MutatingWebhook> {
+    let (brand, stronger) = (&brands[at], &brands[..at]);
+    let silent = |brand: &Brand| [absent(brand.injection), absent(brand.revision)];
+    let others_silent: Requirements = stronger.iter().flat_map(silent).collect();
+    let all_silent: Requirements = brands.iter().flat_map(silent).collect();
+    let others_silent_on_pod: Requirements = stronger
+        .iter()
+        .flat_map(|brand| [absent(brand.revision), is_not(brand.inject, "true")])
+        .collect();
+
+    let names: Vec<_> =
+        std::iter::once(&valid.revision).chain(&valid.tags.held).map(String::as_str).collect();
+    let by_name = is_one_of(brand.revision, &names);
+    let not_refused = if brand.injection_wins {
+        absent(brand.injection)
     } else {
-        vec![is(brand.revision, revision), is_not(brand.injection, "disabled")]
+        is_not(brand.injection, "disabled")
     };
-    let neither: Requirements = [silent(stronger), silent(&[brand])].concat();
+    let on_namespace = |own: Requirements| ([others_silent.clone(), own].concat(), vec![]);
+    let on_pod =
+        |own: Requirements| (all_silent.clone(), [others_silent_on_pod.clone(), own].concat());
     let mut selections = vec![
-        ("revision.namespace", [silent(stronger), by_revision].concat(), vec![]),
-        ("revision.pod", neither.clone(), vec![is(brand.revision, revision)]),
+        ("revision.namespace", on_namespace(vec![by_name.clone(), not_refused])),
+        ("revision.pod", on_pod(vec![by_name])),
     ];
-    if revision == DEFAULT_REVISION {
-        let mut enabled = [silent(stronger), vec![is(brand.injection, "enabled")]].concat();
-        if brand.injection != ISTIO_INJECTION {
+    if names.contains(&DEFAULT_REVISION) {
+        let mut enabled = vec![is_one_of(brand.injection, &["enabled"])];
+        if !brand.injection_wins {
             enabled.push(absent(brand.revision));
         }
-        let asks = vec![is(brand.inject, "true"), absent(brand.revision)];
-        selections.push(("namespace", enabled, vec![]));
-        selections.push(("pod", neither, asks));
+        let asks = vec![is_one_of(brand.inject, &["true"]), absent(brand.revision)];
+        selections.push(("namespace", on_namespace(enabled)));
+        selections.push(("pod", on_pod(asks)));
     }
-    selections
-        .into_iter()
-        .map(|(what, namespaces, pods)| {
-            selection(
-                valid,
-                &format!("{what}.{}.inject.meshwright.dev", brand.name),
-                namespaces,
-                pods,
-            )
-        })
-        .collect()
+    let webhook = |(what, (namespaces, pods)): (&str, (Requirements, Requirements))| {
+        selection(valid, &format!("{what}.{}.inject.meshwright.dev", brand.name), namespaces, pods)
+    };
+    selections.into_iter().map(webhook).collect()
 }
 
 fn selection(
@@ -107,10 +90,8 @@ fn selection(
     let mut exempt: Vec<_> = KUBERNETES_NAMESPACES.map(str::to_owned).to_vec();
     exempt.push(valid.namespace.clone());
     namespaces.push(requirement("kubernetes.io/metadata.name", "NotIn", Some(exempt)));
-    pods.push(is_not(INJECT, "false"));
-    if valid.istio_labels {
-        pods.push(is_not(ISTIO_INJECT, "false"));
-    }
+    let brands = Brand::recognized(valid.istio_labels);
+    pods.extend(brands.iter().map(|brand| is_not(brand.inject, "false")));
     MutatingWebhook {
         name: name.to_owned(),
         admission_review_versions: vec!["v1".to_owned()],
@@ -123,7 +104,8 @@ fn selection(
         failure_policy: Some("Fail".to_owned()),
         // Another webhook may add a container whose probes must go through the agent too.
         reinvocation_policy: Some("IfNeeded".to_owned()),
-        side_effects: "None".to_owned(),
+        // Events, which a dry run does not write.
+        side_effects: "NoneOnDryRun".to_owned(),
         timeout_seconds: Some(TIMEOUT_SECONDS),
         namespace_selector: Some(selector(namespaces)),
         object_selector: Some(selector(pods)),
@@ -151,7 +133,7 @@ pub fn validator(
         rules: Some(rules),
         ..ValidatingWebhook::default()
     };
-    let networking = &["destinationrules", "gateways", "virtualservices"];
+    let networking = &["destinationrules", "gateways", "serviceentries", "virtualservices"];
     ValidatingWebhookConfiguration {
         metadata: ObjectMeta {
             name: Some(VALIDATOR.to_owned()),
@@ -228,8 +210,8 @@ fn selector(requirements: Requirements) -> LabelSelector {
     LabelSelector { match_expressions: Some(requirements), match_labels: None }
 }
 
-fn is(key: &str, value: &str) -> LabelSelectorRequirement {
-    requirement(key, "In", Some(vec![value.to_owned()]))
+fn is_one_of(key: &str, values: &[&str]) -> LabelSelectorRequirement {
+    requirement(key, "In", Some(values.iter().map(|value| (*value).to_owned()).collect()))
 }
 
 /// Also where the label is absent.

@@ -82,7 +82,7 @@ fn chosen(options: &Options) -> impl Iterator<Item = EnvVar> {
         text("MESHWRIGHT_PROXY_COMPONENT_LOG_LEVEL", &options.logs.components),
         text("MESHWRIGHT_AGENT_LOG_LEVEL", &options.logs.agent),
         number("MESHWRIGHT_HEALTH_PORT", options.readiness.port.map(i32::from)),
-        number("MESHWRIGHT_MIN_DRAIN_SECONDS", options.minimum_drain_seconds),
+        number("MESHWRIGHT_MIN_DRAIN_SECONDS", options.min_drain_seconds),
         number("MESHWRIGHT_LISTENER_DRAIN_SECONDS", options.listener_drain_seconds),
         text("MESHWRIGHT_NETWORK", options.network.as_deref().unwrap_or_default()),
         (!options.stats.is_empty()).then(|| json("MESHWRIGHT_STATS", &options.stats)),

@@ -69,12 +69,13 @@ pub fn all_or_cidrs(text: &str) -> Result<String> {
     all_or(text, cidrs)
 }
 
-/// Names of network interfaces, which Linux limits to 15 bytes.
+/// Names of network interfaces, which Linux limits to 15 bytes. A `+` at the end stands for any end.
 pub fn interfaces(text: &str) -> Result<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     list(text, |item| {
-        let good = (1..=15).contains(&item.len()) && item.chars().all(plain);
-        let good = good && !matches!(item, "." | "..") && !item.starts_with('-');
+        let name = item.strip_suffix('+').unwrap_or(item);
+        let good = !name.is_empty() && item.len() <= 15 && name.chars().all(plain);
+        let good = good && !matches!(name, "." | "..") && !name.starts_with('-');
         if good { Ok(item.to_owned()) } else { Err(format!("{} is no interface", part(item))) }
     })
 }
@@ -83,11 +84,11 @@ pub fn all_or_interfaces(text: &str) -> Result<String> {
     all_or(text, interfaces)
 }
 
-/// Numbers of users or groups.
+/// Numbers of users or groups. The greatest of all means nobody.
 pub fn ids(text: &str) -> Result<String> {
     list(text, |item| match item.parse::<u32>() {
-        Ok(id) => Ok(id.to_string()),
-        Err(_) => Err(format!("{} is no number of a user or group", part(item))),
+        Ok(id) if id != u32::MAX => Ok(id.to_string()),
+        _ => Err(format!("{} is no number of a user or group", part(item))),
     })
 }
 
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!(ports("").unwrap(), "");
         assert_eq!(all_or_ports(" * ").unwrap(), "*");
         assert_eq!(cidrs("10.1.2.3/8,fd00::1").unwrap(), "10.0.0.0/8,fd00::1/128");
-        assert_eq!(interfaces("net1,eth0.5").unwrap(), "net1,eth0.5");
+        assert_eq!(interfaces("net1,eth0.5,tap+").unwrap(), "net1,eth0.5,tap+");
         assert_eq!(ids("0,1000").unwrap(), "0,1000");
     }
 
@@ -253,9 +254,10 @@ mod tests {
         for bad in ["10.0.0.0/33", "10.0.0", "*", "10.0.0.0/8;", "example.com"] {
             assert!(cidrs(bad).is_err(), "{bad}");
         }
-        for bad in ["a/b", "..", "-x", "sixteenletters00", "eth\n0", "a b"] {
+        for bad in ["a/b", "..", "-x", "+", "a+b", "sixteenletters00", "eth\n0", "a b"] {
             assert!(interfaces(bad).is_err(), "{bad}");
         }
+        assert!(ids("4294967295").is_err());
         let many = vec!["80"; LONGEST_LIST + 1].join(",");
         assert!(ports(&many).unwrap_err().contains("more than"));
     }

@@ -8,61 +8,60 @@ pub struct Known {
     pub name: &'static str,
     pub form: &'static str,
     pub effect: &'static str,
-    apply: fn(&mut Options, &str) -> form::Result<()>,
+    /// Sets what it means, and writes its value as the agent reads it.
+    apply: fn(&mut Options, &str) -> form::Result<String>,
 }
 
-/// The longest time that a drain may take. The kubelet ends it before.
-const LONGEST_DRAIN: i32 = 3600;
 const BOOLEAN: &str = "`true` or `false`";
+
+/// Sets a truth value.
+fn boolean(field: &mut bool, value: &str) -> form::Result<String> {
+    *field = form::boolean(value)?;
+    Ok(field.to_string())
+}
+
+/// Sets a text.
+fn text(field: &mut String, value: form::Result<String>) -> form::Result<String> {
+    field.clone_from(&value?);
+    Ok(field.clone())
+}
 
 pub const KNOWN: [Known; 7] = [
     Known {
         name: "ISTIO_META_DNS_CAPTURE",
         form: BOOLEAN,
         effect: "The agent answers the application's DNS questions, as by `meshwright.dev/dns-capture`.",
-        apply: |options, value| {
-            options.dns_capture = form::boolean(value)?;
-            Ok(())
-        },
+        apply: |options, value| boolean(&mut options.dns_capture, value),
     },
     Known {
         name: "EXIT_ON_ZERO_ACTIVE_CONNECTIONS",
         form: BOOLEAN,
         effect: "With `true`, a proxy that is told to stop waits for open connections as long as \
-                 the kubelet lets it. (Without, it ends with the last connection as well, but at \
-                 the end of the drain at the latest.)",
-        apply: |options, value| {
-            if form::boolean(value)? {
-                options.drain_seconds = LONGEST_DRAIN;
-            }
-            Ok(())
-        },
+                 Kubernetes lets the pod. (Without, it ends with the last connection as well, but \
+                 at the end of the drain at the latest.)",
+        apply: |_, value| form::boolean(value).map(|yes| yes.to_string()),
     },
     Known {
         name: "MINIMUM_DRAIN_DURATION",
         form: "a duration of up to an hour",
         effect: "A drain takes at least so long, also without connections.",
         apply: |options, value| {
-            options.minimum_drain_seconds = Some(form::seconds(value)?);
-            Ok(())
+            options.min_drain_seconds = Some(form::seconds(value)?);
+            Ok(value.to_owned())
         },
     },
     Known {
         name: "INVALID_DROP",
         form: BOOLEAN,
         effect: "Packets that belong to no known connection are dropped.",
-        apply: |options, value| {
-            options.redirection.drop_invalid = form::boolean(value)?;
-            Ok(())
-        },
+        apply: |options, value| boolean(&mut options.redirection.drop_invalid, value),
     },
     Known {
         name: "ISTIO_OUTBOUND_OWNER_GROUPS",
         form: "`*` or a list of numbers of groups",
         effect: "Only these groups' outbound traffic is captured.",
         apply: |options, value| {
-            options.redirection.outbound_gids = form::all_or_ids(value)?;
-            Ok(())
+            text(&mut options.redirection.outbound_gids, form::all_or_ids(value))
         },
     },
     Known {
@@ -70,8 +69,7 @@ pub const KNOWN: [Known; 7] = [
         form: "a list of numbers of groups",
         effect: "These groups' outbound traffic is left alone.",
         apply: |options, value| {
-            options.redirection.exclude_outbound_gids = form::ids(value)?;
-            Ok(())
+            text(&mut options.redirection.exclude_outbound_gids, form::ids(value))
         },
     },
     Known {
@@ -79,8 +77,9 @@ pub const KNOWN: [Known; 7] = [
         form: "a name of up to 63 letters, digits, dots, dashes and underscores",
         effect: "The network that the pod is in, as by the label `topology.istio.io/network`.",
         apply: |options, value| {
-            options.network = Some(network(value)?);
-            Ok(())
+            let network = network(value)?;
+            options.network = Some(network.clone());
+            Ok(network)
         },
     },
 ];
@@ -105,13 +104,14 @@ pub const WITHOUT_EFFECT: [(&str, &str); 10] = [
 /// Sets one variable, with what it means. The error says what is wrong with its name or value.
 pub fn apply(options: &mut Options, name: &str, value: &str) -> form::Result<()> {
     check_name(name)?;
-    if let Some(known) = KNOWN.iter().find(|known| known.name == name) {
-        (known.apply)(options, value).map_err(|because| {
+    let value = match KNOWN.iter().find(|known| known.name == name) {
+        None => value.to_owned(),
+        Some(known) => (known.apply)(options, value).map_err(|because| {
             let because = if because.is_empty() { because } else { format!("{because}; ") };
             format!("{name} is {}: {because}it must be {}", form::part(value), known.form)
-        })?;
-    }
-    options.metadata.insert(name.to_owned(), value.to_owned());
+        })?,
+    };
+    options.metadata.insert(name.to_owned(), value);
     Ok(())
 }
 
@@ -149,7 +149,7 @@ mod tests {
         let mut options = Options::default();
         for (name, value) in [
             ("ISTIO_META_DNS_CAPTURE", "true"),
-            ("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true"),
+            ("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "T"),
             ("MINIMUM_DRAIN_DURATION", "1m"),
             ("INVALID_DROP", "true"),
             ("TZ", "Europe/Berlin"),
@@ -157,7 +157,9 @@ mod tests {
             apply(&mut options, name, value).unwrap();
         }
         assert!(options.dns_capture && options.redirection.drop_invalid);
-        assert_eq!((options.drain_seconds, options.minimum_drain_seconds), (3600, Some(60)));
+        assert_eq!(options.min_drain_seconds, Some(60));
+        let exit = &options.metadata["EXIT_ON_ZERO_ACTIVE_CONNECTIONS"];
+        assert_eq!(exit, "true", "as the agent reads it");
         assert_eq!(options.metadata.len(), 5);
         assert_eq!(options.node_metadata().collect::<Vec<_>>(), [("DNS_CAPTURE", "true")]);
     }

@@ -236,7 +236,7 @@ fn matcher(draft: &mut Draft, value: &Value) -> form::Result<()> {
     let stats = &mut draft.options.stats;
     stats.prefixes.extend(prefixes?);
     stats.suffixes.extend(suffixes?);
-    stats.regexps.extend(stats::regexps(regexps?)?);
+    stats.regexps.extend(stats::regexps(&regexps?)?);
     Ok(())
 }
 

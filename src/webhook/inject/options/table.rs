@@ -108,7 +108,7 @@ pub const ELSEWHERE: [Elsewhere; 10] = [
     Elsewhere {
         name: "meshwright.dev/overrides",
         istio: "proxy.istio.io/overrides",
-        effect: "Annotation of an injected pod. Its own settings for the proxy's container, as JSON.",
+        effect: "Annotation of an injected pod. What the pod's own proxy container said, as JSON.",
     },
 ];
 

@@ -46,7 +46,7 @@ pub(super) const ALL: &[Annotation] = &[
         example: r"cluster\..*\.upstream_rq_.*",
         effect: "Metrics of Envoy that are kept beside the usual.",
         apply: |draft, value| {
-            draft.options.stats.regexps.extend(regexps(form::texts(value)?)?);
+            draft.options.stats.regexps.extend(regexps(&form::texts(value)?)?);
             Ok(())
         },
     },
@@ -132,7 +132,7 @@ pub(super) const ALL: &[Annotation] = &[
     },
 ];
 
-pub(in super::super) fn regexps(texts: Vec<String>) -> form::Result<Vec<String>> {
+pub(in super::super) fn regexps(texts: &[String]) -> form::Result<Vec<String>> {
     let checked =
         |text: &String| syntax::regex(text).map_err(|error: String| bad::harmless(&error));
     texts.iter().map(checked).collect()
