@@ -1,151 +1,183 @@
-//! Properties of injection: it changes nothing twice, and keeps what it does not own.
+//! Properties of injection: it changes nothing twice, keeps what it does not own, and gets along with
+//! other webhooks.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 #[path = "inject/fixture.rs"]
 mod fixture;
+#[path = "inject/generate.rs"]
+mod generate;
 
 use fixture::{config, namespace};
-use meshwright::webhook::inject::inject;
+use generate::{act, installation, items, pod, webhook};
+use meshwright::{
+    api::meshwright::{RedirectionBy, RedirectionMode},
+    webhook::inject::{InjectConfig, inject},
+};
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-fn name() -> impl Strategy<Value = String> {
-    "[a-z][a-z0-9]{0,6}"
+const OURS: [&str; 4] = ["meshwright-proxy", "meshwright-redirect", "istio-proxy", "tools-"];
+
+fn injected(pod: &Value, config: &InjectConfig) -> Value {
+    inject(pod, &namespace(), config).unwrap().pod
 }
 
-fn probe() -> impl Strategy<Value = Value> {
-    let port = prop_oneof![(1_u16..).prop_map(Value::from), name().prop_map(Value::from)];
-    let handler = (port, name(), 0..5).prop_map(|(port, text, kind)| match kind {
-        0 => json!({"httpGet": {"path": format!("/{text}"), "port": port}}),
-        1 => json!({"httpGet": {"path": "/$(A)", "port": port, "host": text}}),
-        2 => json!({"tcpSocket": {"port": port}}),
-        3 => json!({"grpc": {"port": 9000, "service": text}}),
-        _ => json!({"exec": {"command": [text]}}),
-    });
-    (handler, proptest::option::of(1_u16..60)).prop_map(|(mut probe, timeout)| {
-        if let Some(timeout) = timeout {
-            probe["timeoutSeconds"] = timeout.into();
-        }
-        probe
-    })
+fn names(pod: &Value, field: &str) -> Vec<String> {
+    items(pod, field).iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
 }
 
-fn container() -> impl Strategy<Value = Value> {
-    let probes = [(); 3].map(|()| proptest::option::of(probe()));
-    let port = proptest::option::of((name(), 1_u16..));
-    let hooks = [(); 2].map(|()| proptest::option::of(probe()));
-    (name(), probes, hooks, port).prop_map(|(name, [ready, live, started], hooks, port)| {
-        let mut container = json!({"name": name, "image": "x", "futureField": name});
-        for (field, hook) in ["preStop", "postStart"].into_iter().zip(hooks) {
-            if let Some(hook) = hook {
-                container["lifecycle"][field] = hook;
-            }
-        }
-        for (field, probe) in
-            [("readinessProbe", ready), ("livenessProbe", live), ("startupProbe", started)]
-        {
-            if let Some(probe) = probe {
-                container[field] = probe;
-            }
-        }
-        if let Some((name, number)) = port {
-            container["ports"] = json!([{"name": name, "containerPort": number}]);
-        }
-        container
-    })
-}
-
-fn distinct(containers: Vec<Value>) -> Vec<Value> {
-    let mut seen = std::collections::BTreeSet::new();
-    containers.into_iter().filter(|c| seen.insert(c["name"].to_string())).collect()
-}
-
-fn strings() -> impl Strategy<Value = Value> {
-    proptest::collection::btree_map(name(), "[ -~]{0,8}", 0..4).prop_map(|map| {
-        Value::Object(map.into_iter().map(|(k, v)| (k, v.into())).collect::<Map<_, _>>())
-    })
-}
-
-fn pod() -> impl Strategy<Value = Value> {
-    let containers = || proptest::collection::vec(container(), 1..4);
-    let scrape = proptest::option::of((any::<bool>(), 1_u16..15000));
-    let volumes = proptest::collection::vec(name(), 0..3);
-    (containers(), containers(), strings(), strings(), scrape, volumes).prop_map(
-        |(apps, inits, labels, mut annotations, scrape, volumes)| {
-            if let Some((scrape, port)) = scrape {
-                annotations["prometheus.io/scrape"] = scrape.to_string().into();
-                annotations["prometheus.io/port"] = port.to_string().into();
-            }
-            let all = distinct([apps.clone(), inits].concat());
-            let (apps, inits) = all.split_at(distinct(apps).len());
-            let volumes: Vec<_> =
-                volumes.iter().map(|name| json!({"name": name, "futureSource": {}})).collect();
-            json!({
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": "p", "labels": labels, "annotations": annotations},
-                "spec": {"containers": apps, "initContainers": inits, "volumes": volumes, "x": 1},
-            })
-        },
-    )
-}
-
-/// Everything of a container that injection must not touch.
-fn own_fields(container: &Value) -> Value {
-    let mut container = container.clone();
-    let probes = ["/readinessProbe", "/livenessProbe", "/startupProbe"];
-    for probe in probes.into_iter().chain(["/lifecycle/preStop", "/lifecycle/postStart"]) {
-        if let Some(Value::Object(probe)) = container.pointer_mut(probe) {
-            for handler in ["httpGet", "tcpSocket", "grpc"] {
-                probe.remove(handler);
+/// The user's containers, without what injection may change in them.
+fn own_containers(pod: &Value, field: &str) -> Vec<Value> {
+    let is_ours = |item: &Value| {
+        let name = item["name"].as_str().unwrap();
+        OURS.iter().any(|ours| name.starts_with(ours))
+    };
+    let mut own = items(pod, field);
+    own.retain(|item| !is_ours(item));
+    for container in &mut own {
+        let probes = ["/readinessProbe", "/livenessProbe", "/startupProbe"];
+        for probe in probes.into_iter().chain(["/lifecycle/preStop", "/lifecycle/postStart"]) {
+            if let Some(Value::Object(probe)) = container.pointer_mut(probe) {
+                for handler in ["httpGet", "tcpSocket", "grpc"] {
+                    probe.remove(handler);
+                }
             }
         }
     }
-    container
+    own
+}
+
+/// What every injected pod must be.
+fn assert_sound(pod: &Value, config: &InjectConfig) -> Result<(), TestCaseError> {
+    let options = &config.proxy.defaults;
+    let (init, apps) = (names(pod, "initContainers"), names(pod, "containers"));
+    let redirects = options.redirection.mode != RedirectionMode::None;
+    let count = |name: &str| init.iter().chain(&apps).filter(|other| *other == name).count();
+    prop_assert_eq!(count("meshwright-proxy"), 1);
+    prop_assert_eq!(count("meshwright-redirect"), usize::from(redirects));
+    prop_assert_eq!(count("istio-proxy"), 0);
+
+    let proxy_at = usize::from(redirects);
+    if options.native {
+        prop_assert_eq!(&init[proxy_at], "meshwright-proxy");
+        prop_assert_eq!(&items(pod, "initContainers")[proxy_at]["restartPolicy"], "Always");
+    } else {
+        let place = if options.hold { apps.first() } else { apps.last() };
+        prop_assert_eq!(place.unwrap(), "meshwright-proxy");
+        let containers = items(pod, "containers");
+        prop_assert!(containers.iter().all(|item| item.get("restartPolicy").is_none()));
+    }
+    if redirects {
+        let first = options.native || options.redirection.by == RedirectionBy::Cni;
+        let place = if first { init.first() } else { init.last() };
+        prop_assert_eq!(place.unwrap(), "meshwright-redirect");
+    }
+    let volumes = names(pod, "volumes");
+    for container in items(pod, "initContainers").iter().chain(&items(pod, "containers")) {
+        for mount in container["volumeMounts"].as_array().into_iter().flatten() {
+            prop_assert!(volumes.contains(&mount["name"].as_str().unwrap().to_owned()));
+        }
+    }
+    prop_assert_eq!(&pod["metadata"]["labels"]["meshwright.dev/revision"], "default");
+    let told = pod["metadata"]["annotations"].get("meshwright.dev/redirect");
+    prop_assert_eq!(told.is_some(), redirects);
+    Ok(())
 }
 
 proptest! {
     #[test]
-    fn a_second_injection_changes_nothing(pod in pod()) {
-        let once = inject(&pod, &namespace(), &config()).unwrap().pod;
-        let twice = inject(&once, &namespace(), &config()).unwrap().pod;
-        prop_assert_eq!(once, twice);
+    fn a_second_injection_changes_nothing(pod in pod(), config in installation()) {
+        let once = injected(&pod, &config);
+        assert_sound(&once, &config)?;
+        prop_assert_eq!(injected(&once, &config), once);
     }
 
     #[test]
-    fn the_users_fields_stay(pod in pod()) {
-        let after = inject(&pod, &namespace(), &config()).unwrap().pod;
+    fn the_users_fields_stay(pod in pod(), config in installation()) {
+        let after = injected(&pod, &config);
         prop_assert_eq!(&after["spec"]["x"], &pod["spec"]["x"]);
-        let list = |pod: &Value, field: &str| pod["spec"][field].as_array().unwrap().clone();
-        let fields = |list: Vec<Value>| list.iter().map(own_fields).collect::<Vec<_>>();
-        prop_assert_eq!(fields(list(&after, "containers")), fields(list(&pod, "containers")));
-        let inits = list(&after, "initContainers");
-        prop_assert_eq!(&inits[0]["name"], "meshwright-redirect");
-        prop_assert_eq!(&inits[1]["name"], "meshwright-proxy");
-        prop_assert_eq!(fields(inits[2..].to_vec()), fields(list(&pod, "initContainers")));
-        for volume in list(&pod, "volumes") {
-            prop_assert!(list(&after, "volumes").contains(&volume));
+        for field in ["containers", "initContainers"] {
+            prop_assert_eq!(own_containers(&after, field), own_containers(&pod, field));
+        }
+        for volume in items(&pod, "volumes") {
+            prop_assert!(items(&after, "volumes").contains(&volume));
         }
         for (key, value) in pod["metadata"]["labels"].as_object().unwrap() {
             prop_assert_eq!(&after["metadata"]["labels"][key], value);
         }
     }
 
+    /// Reinvocation: the API server asks us again after another webhook has worked on the pod.
+    #[test]
+    fn another_webhook_after_us(pod in pod(), config in installation(), webhook in webhook()) {
+        let seen = act(&webhook, &injected(&pod, &config));
+        let after = injected(&seen, &config);
+        assert_sound(&after, &config)?;
+        prop_assert_eq!(&injected(&after, &config), &after);
+        for field in ["containers", "initContainers"] {
+            prop_assert_eq!(own_containers(&after, field), own_containers(&seen, field));
+        }
+        for field in ["volumes", "imagePullSecrets"] {
+            for item in items(&seen, field) {
+                prop_assert!(items(&after, field).contains(&item), "{item} is gone");
+            }
+        }
+        for part in ["labels", "annotations"] {
+            for key in seen["metadata"][part].as_object().unwrap().keys() {
+                prop_assert!(after["metadata"][part].get(key).is_some(), "{part} {key} is gone");
+            }
+        }
+    }
+
+    /// What it changed in our own containers stays as well, as long as it left them there.
+    #[test]
+    fn another_webhook_in_our_containers(pod in pod(), config in installation(), hook in webhook()) {
+        let seen = act(&hook, &injected(&pod, &config));
+        let after = injected(&seen, &config);
+        let all = |pod: &Value| [items(pod, "initContainers"), items(pod, "containers")].concat();
+        for before in all(&seen).iter().filter(|item| item["env"].to_string().contains("\"W\"")) {
+            let now = all(&after).into_iter().find(|item| item["name"] == before["name"]).unwrap();
+            prop_assert!(now["env"].to_string().contains("\"W\""), "{now}");
+            // Without our annotation nobody can tell what of a container was whose work.
+            if !seen["metadata"]["annotations"]["meshwright.dev/status"].is_null() {
+                prop_assert_eq!(&now["image"], "mirror/proxy");
+            }
+        }
+    }
+
+    #[test]
+    fn another_webhook_before_us(pod in pod(), config in installation(), webhook in webhook()) {
+        let once = injected(&act(&webhook, &pod), &config);
+        assert_sound(&once, &config)?;
+        prop_assert_eq!(injected(&once, &config), once);
+    }
+
+    /// Nothing is left of how an earlier installation injected the pod.
+    #[test]
+    fn the_last_installation_counts(pod in pod(), first in installation(), last in installation()) {
+        let direct = injected(&pod, &last);
+        let after = injected(&injected(&pod, &first), &last);
+        let left = json_patch::diff(&direct, &after);
+        prop_assert!(left.0.is_empty(), "{left}");
+    }
+
     #[test]
     fn what_was_rewritten_can_be_put_back(pod in pod()) {
         let mut off = config();
         off.proxy.defaults.rewrite_probes = false;
-        let direct = inject(&pod, &namespace(), &off).unwrap().pod;
-        let rewritten = inject(&pod, &namespace(), &config()).unwrap().pod;
-        let back = inject(&rewritten, &namespace(), &off).unwrap().pod;
-        prop_assert_eq!(&back["spec"]["containers"], &pod["spec"]["containers"]);
-        prop_assert_eq!(&back["spec"]["containers"], &direct["spec"]["containers"]);
-        prop_assert_eq!(&back["spec"]["initContainers"], &direct["spec"]["initContainers"]);
+        let direct = injected(&pod, &off);
+        let back = injected(&injected(&pod, &config()), &off);
+        prop_assert_eq!(&back["spec"], &direct["spec"]);
+        for container in items(&pod, "containers") {
+            let settings = container["image"] == "auto";
+            prop_assert!(settings || items(&back, "containers").contains(&container));
+        }
     }
 
     #[test]
-    fn the_patch_leads_from_the_one_to_the_other(pod in pod()) {
-        let after = inject(&pod, &namespace(), &config()).unwrap().pod;
+    fn the_patch_leads_from_the_one_to_the_other(pod in pod(), config in installation()) {
+        let after = injected(&pod, &config);
         let mut patched = pod.clone();
         json_patch::patch(&mut patched, &json_patch::diff(&pod, &after)).unwrap();
         prop_assert_eq!(patched, after);

@@ -202,10 +202,10 @@ fn every_workload_kind_gets_what_the_webhook_gives_its_pods() {
             let pod = controller.pod(&template, &case.namespace.name);
             let online = webhook::inject(&pod, &case.namespace, &case.config);
 
-            let labels = [(case.namespace.name.clone(), case.namespace.labels.clone())].into();
+            let namespaces = [(case.namespace.name.clone(), case.namespace.clone())].into();
             let mesh = Mesh {
                 config: &case.config,
-                namespaces: &labels,
+                namespaces: &namespaces,
                 default_namespace: &case.namespace.name,
             };
             let before = controller.workload(&template);
@@ -251,8 +251,8 @@ fn documents_of(folder: &Path) -> Vec<Document> {
 }
 
 fn injected(documents: &mut [Document]) -> Vec<Finding> {
-    let namespaces: BTreeMap<_, _> =
-        documents.iter().flat_map(|d| defined_namespaces(&d.value)).collect();
+    let defined = documents.iter().flat_map(|d| defined_namespaces(&d.value));
+    let namespaces: BTreeMap<_, _> = defined.map(|n| (n.name.clone(), n)).collect();
     let config = fixture::config();
     inject(documents, &Mesh { config: &config, namespaces: &namespaces, default_namespace: "shop" })
 }

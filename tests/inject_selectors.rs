@@ -21,7 +21,7 @@ use meshwright::{
         },
         platform::{Platform, WebhookEndpoint},
     },
-    webhook::inject::{Decision, InjectConfig, Namespace, decide},
+    webhook::inject::{Decision, InjectConfig, Namespace, NativeSupport, decide},
 };
 use proptest::prelude::*;
 
@@ -55,8 +55,12 @@ fn sides(names: &[(&str, &[&str])], istio_labels: bool) -> Vec<Side> {
     let side = |(index, installation): (usize, &Arc<MeshInstallation>)| {
         // Those that are not stored yet are younger than all that are asked about.
         let installations = all[..=index].to_vec();
-        let config =
-            inject_config(installation, installations.iter().map(AsRef::as_ref), &platform());
+        let config = inject_config(
+            installation,
+            installations.iter().map(AsRef::as_ref),
+            &platform(),
+            &NativeSupport::default(),
+        );
         let inputs = Inputs { installations, webhook_ca: String::new(), operator_role: None };
         (injector(&validate(installation, inputs, &platform()).unwrap()), config)
     };
@@ -125,7 +129,11 @@ fn namespace() -> impl Strategy<Value = Namespace> {
         ("istio-injection", INJECTION),
         ("istio.io/rev", REVISIONS),
     ]);
-    (name, labels).prop_map(|(name, labels)| Namespace { name: name.to_owned(), labels })
+    (name, labels).prop_map(|(name, labels)| Namespace {
+        name: name.to_owned(),
+        labels,
+        ..Namespace::default()
+    })
 }
 
 fn pod() -> impl Strategy<Value = Labels> {
@@ -189,7 +197,11 @@ fn each_webhook_selects_something() {
         (vec![], vec![("sidecar.istio.io/inject", "true")], "pod.istio"),
         (vec![], vec![("istio.io/rev", "default")], "revision.pod.istio"),
     ] {
-        let namespace = Namespace { name: "shop".to_owned(), labels: pairs(&namespace) };
+        let namespace = Namespace {
+            name: "shop".to_owned(),
+            labels: pairs(&namespace),
+            ..Namespace::default()
+        };
         let found = called(&sides[0].0, &namespace, &pairs(&pod));
         assert_eq!(found, [format!("{name}.inject.meshwright.dev")]);
     }

@@ -19,7 +19,10 @@ use self::{
     workload::{Finding, Mesh, Verdict},
 };
 use super::printer::Printer;
-use crate::{api::meshwright::labels::DEFAULT_REVISION, operator::platform::Images};
+use crate::{
+    api::meshwright::labels::DEFAULT_REVISION, operator::platform::Images,
+    webhook::inject::Namespace,
+};
 
 /// Command-line arguments of the verb.
 #[derive(Debug, Clone, clap::Args)]
@@ -128,15 +131,15 @@ fn report(findings: &[Finding], printer: &Printer) -> anyhow::Result<()> {
     bail!("nothing was written, for the webhook would refuse pods: {}", denied.join("; "))
 }
 
-/// Labels of the namespaces that matter: from the documents, else from the cluster, else as given.
+/// The namespaces that matter: from the documents, else from the cluster, else as given.
 async fn namespaces(
     documents: &[Document],
     args: &Args,
     source: &Source,
     printer: &Printer,
-) -> anyhow::Result<BTreeMap<String, BTreeMap<String, String>>> {
+) -> anyhow::Result<BTreeMap<String, Namespace>> {
     let defined = documents.iter().flat_map(|d| workload::defined_namespaces(&d.value));
-    let mut known: BTreeMap<_, _> = defined.collect();
+    let mut known: BTreeMap<_, _> = defined.map(|n| (n.name.clone(), n)).collect();
     let used = documents.iter().flat_map(|d| workload::namespaces(&d.value, &args.namespace));
     for name in used {
         if known.contains_key(&name) {
@@ -148,9 +151,12 @@ async fn namespaces(
                 "the labels of namespace {name} are not known: add its Namespace to the files, or say --namespace-labels meshwright.dev/injection=enabled"
             ));
         }
-        let given = || args.namespace_labels.iter().cloned().collect();
-        let labels = of_cluster.unwrap_or_else(given);
-        known.insert(name, labels);
+        let given = || {
+            let labels = args.namespace_labels.iter().cloned().collect();
+            Namespace::new(&name, labels, &BTreeMap::new())
+        };
+        let namespace = of_cluster.unwrap_or_else(given);
+        known.insert(name, namespace);
     }
     Ok(known)
 }

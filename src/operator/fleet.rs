@@ -1,4 +1,4 @@
-//! Counts the proxies of each revision.
+//! Counts the proxies of each revision, and names pods whose injection somebody broke.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,12 +8,20 @@ use std::{
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
+    Api, ResourceExt,
+    runtime::{
+        WatchStreamExt,
+        events::{Event, EventType},
+        watcher,
+    },
 };
 use tokio::sync::watch;
 
-use crate::api::meshwright::{ProxyCount, labels::REVISION};
+use super::context::Context;
+use crate::{
+    api::meshwright::{ProxyCount, labels::REVISION},
+    webhook::inject::damage,
+};
 
 /// A rollout changes many pods; the count is for people to read.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -21,8 +29,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 type Counts = BTreeMap<String, ProxyCount>;
 
 /// Follows all pods that carry a proxy, until dropped.
-pub async fn follow(client: Client, counts: &watch::Sender<Counts>) {
-    let pods = Api::<Pod>::all(client);
+pub async fn follow(context: &Context, counts: &watch::Sender<Counts>) {
+    let pods = Api::<Pod>::all(context.client.clone());
     let config = watcher::Config::default().labels(REVISION);
     let mut events = std::pin::pin!(watcher(pods, config).default_backoff());
     let mut fleet = Fleet::default();
@@ -31,11 +39,15 @@ pub async fn follow(client: Client, counts: &watch::Sender<Counts>) {
         let pause = tokio::time::sleep(SETTLE);
         tokio::pin!(pause);
         let Ok(Some(event)) = events.try_next().await else { continue };
+        announce_damage(context, &fleet, &event).await;
         fleet.see(event);
         loop {
             tokio::select! {
                 () = &mut pause => break,
-                Some(event) = events.next() => if let Ok(event) = event { fleet.see(event) },
+                Some(event) = events.next() => if let Ok(event) = event {
+                    announce_damage(context, &fleet, &event).await;
+                    fleet.see(event);
+                },
             }
         }
         let now = fleet.counts();
@@ -45,6 +57,21 @@ pub async fn follow(client: Client, counts: &watch::Sender<Counts>) {
             changed
         });
     }
+}
+
+/// Tells of a pod that cannot work, once, when it is seen for the first time.
+async fn announce_damage(context: &Context, fleet: &Fleet, event: &watcher::Event<Pod>) {
+    let Some((pod, damage)) = fleet.newly_damaged(event) else { return };
+    let namespace = pod.namespace().unwrap_or_default();
+    tracing::warn!(namespace, pod = pod.name_any(), damage, "an injected pod is damaged");
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "InjectionDamaged".to_owned(),
+        note: Some(damage),
+        action: "Injecting".to_owned(),
+        secondary: None,
+    };
+    context.publish(pod, event).await;
 }
 
 /// Revision and readiness of each pod, by its uid.
@@ -66,6 +93,15 @@ impl Fleet {
                 self.pods.remove(&pod.uid().unwrap_or_default());
             }
         }
+    }
+
+    /// The pod of this event, if it is a new one that somebody broke.
+    fn newly_damaged<'a>(&self, event: &'a watcher::Event<Pod>) -> Option<(&'a Pod, String)> {
+        let (watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) = event else {
+            return None;
+        };
+        let is_known = self.pods.contains_key(pod.metadata.uid.as_deref()?);
+        (!is_known).then(|| damage(pod)).flatten().map(|damage| (pod, damage))
     }
 
     fn counts(&self) -> Counts {
@@ -106,6 +142,26 @@ mod tests {
             "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn names_a_pod_whose_proxy_lost_its_restart_policy_once() {
+        let mut broken = pod("a", "Pending", "False");
+        broken.metadata.annotations =
+            Some([("meshwright.dev/status".to_owned(), "{}".to_owned())].into());
+        broken.spec = serde_json::from_value(json!({
+            "containers": [{"name": "web"}],
+            "initContainers": [{"name": "meshwright-proxy"}],
+        }))
+        .unwrap();
+        let mut fleet = Fleet::default();
+        let event = watcher::Event::Apply(broken);
+        let (_, damage) = fleet.newly_damaged(&event).unwrap();
+        assert!(damage.contains("restartPolicy: Always"), "{damage}");
+        fleet.see(event.clone());
+        assert!(fleet.newly_damaged(&event).is_none());
+        let fine = watcher::Event::Apply(pod("b", "Running", "True"));
+        assert!(fleet.newly_damaged(&fine).is_none());
     }
 
     #[test]

@@ -29,9 +29,12 @@ use super::{
     installation::validate::proxy_settings,
     objects::{Applied, Objects},
 };
-use crate::api::{
-    gateway::{CONTROLLER_NAME, GROUP, Gateway, GatewayClass},
-    meshwright::labels::{DEFAULT_REVISION, ISTIO_REVISION, MANAGED_BY, MANAGER, REVISION},
+use crate::{
+    api::{
+        gateway::{CONTROLLER_NAME, GROUP, Gateway, GatewayClass},
+        meshwright::labels::{DEFAULT_REVISION, ISTIO_REVISION, MANAGED_BY, MANAGER, REVISION},
+    },
+    webhook::inject::NativeSupport,
 };
 
 /// Name of the GatewayClass that we serve.
@@ -101,7 +104,8 @@ async fn reconcile(
         status::write(&context, gateway, status::no_installation(&revision)).await?;
         return Ok(Action::await_change());
     };
-    let workload = build::workload(gateway, proxy_settings(installation, &context.platform));
+    let proxy = proxy_settings(installation, &context.platform, &NativeSupport::default());
+    let workload = build::workload(gateway, proxy);
     let mut objects = Objects::default();
     workload.build(&mut objects);
     let (applied, changes): (Objects<Applied>, _) = objects.apply(&context.client).await?;

@@ -199,7 +199,7 @@ async fn lead(
                 installations(context.clone(), over()),
                 gateway_api::run(context.clone(), over()),
             ) => {}
-            () = fleet::follow(context.client.clone(), &counts) => {}
+            () = fleet::follow(&context, &counts) => {}
         }
         // A controller that ends for another reason starts again, but not in a busy loop.
         tokio::time::sleep(Duration::from_secs(1)).await;

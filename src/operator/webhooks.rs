@@ -1,17 +1,24 @@
-//! What every replica does for the webhooks: mirrors installations and namespaces, and registers the
-//! validation webhook.
+//! What every replica does for the webhooks: mirrors installations, namespaces and the versions of
+//! nodes, and registers the validation webhook.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::{
-    api::{core::v1::Namespace, rbac::v1::ClusterRole},
+    api::{
+        core::v1::{Namespace, Node, NodeStatus, NodeSystemInfo},
+        rbac::v1::ClusterRole,
+    },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
     Api, Client, ResourceExt,
+    api::ObjectMeta,
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
@@ -28,71 +35,145 @@ use super::{
 };
 use crate::{
     api::meshwright::MeshInstallation,
-    webhook::server::{Installations, Namespaces},
+    webhook::{
+        inject::{NativeSupport, PLATFORM_ANNOTATIONS, kubelet_version},
+        server::{Installations, Namespaces},
+    },
 };
 
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// For the first lists of namespaces and installations.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 
+type Tasks = JoinSet<anyhow::Result<()>>;
+
 /// Keeps what the webhooks read up to date.
-pub(super) struct Mirror;
+pub(super) struct Mirror {
+    objects: Store<DeserializeGuard<MeshInstallation>>,
+    nodes: Store<Node>,
+    platform: Platform,
+    installations: Arc<ArcSwap<Installations>>,
+    changes: watch::Sender<()>,
+    /// Whose turn it is: two watches lead here, and the newer state must not be overtaken.
+    turn: Mutex<()>,
+}
 
 impl Mirror {
-    /// Starts to follow namespaces and installations; returns when both are known.
+    /// Starts to follow namespaces, nodes and installations; returns when all are known.
     pub(super) async fn start(
         client: Client,
         platform: Platform,
         installations: Arc<ArcSwap<Installations>>,
         changes: watch::Sender<()>,
-        tasks: &mut JoinSet<anyhow::Result<()>>,
+        tasks: &mut Tasks,
     ) -> anyhow::Result<Namespaces> {
-        let (namespaces, namespace_writer) = reflector::store();
-        let metadata = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
-        let mut stream = watcher(metadata, watcher::Config::default())
-            .default_backoff()
-            .modify(|namespace| namespace.managed_fields_mut().clear())
-            .reflect(namespace_writer)
-            .boxed();
-        tasks.spawn(async move {
-            while let Some(event) = stream.next().await {
-                report("namespaces", event.err());
-            }
-            anyhow::bail!("the watch of namespaces ended")
-        });
+        let namespaces = follow_namespaces(&client, tasks);
+        let (objects, object_writer) = reflector::store();
+        let (nodes, node_writer) = reflector::store();
+        let turn = Mutex::default();
+        let mirror = Arc::new(Self { objects, nodes, platform, installations, changes, turn });
 
-        let (store, writer) = reflector::store();
+        let events = watcher(Api::<Node>::all(client.clone()), watcher::Config::default())
+            .default_backoff()
+            .modify(keep_version)
+            .reflect(node_writer);
+        mirror.clone().refresh_on("nodes", events, tasks);
         let api = Api::<DeserializeGuard<MeshInstallation>>::all(client.clone());
-        let mut stream =
-            watcher(api, watcher::Config::default()).default_backoff().reflect(writer).boxed();
-        let reader: Store<DeserializeGuard<MeshInstallation>> = store.clone();
-        tasks.spawn(async move {
-            while let Some(event) = stream.next().await {
-                report("MeshInstallations", event.err());
-                let known = known(&reader, &platform);
-                let differ = !same_specs(&known, &installations.load());
-                installations.store(Arc::new(known));
-                if differ {
-                    changes.send_replace(());
-                }
-            }
-            anyhow::bail!("the watch of MeshInstallations ended")
-        });
+        let events =
+            watcher(api, watcher::Config::default()).default_backoff().reflect(object_writer);
+        mirror.clone().refresh_on("MeshInstallations", events, tasks);
 
         let ready = async {
             namespaces.wait_until_ready().await?;
-            store.wait_until_ready().await
+            mirror.nodes.wait_until_ready().await?;
+            mirror.objects.wait_until_ready().await
         };
         tokio::time::timeout(START_TIMEOUT, ready)
             .await
-            .context("the API server did not list namespaces and MeshInstallations in time: are the CustomResourceDefinitions installed, and may the operator read them?")?
+            .context("the API server did not list namespaces, nodes and MeshInstallations in time: are the CustomResourceDefinitions installed, and may the operator read them?")?
             .context("a watch ended")?;
+        mirror.refresh();
         Ok(Namespaces { cache: namespaces, client })
+    }
+
+    /// Refreshes at each event.
+    fn refresh_on<K: Send + 'static>(
+        self: Arc<Self>,
+        what: &'static str,
+        events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+        tasks: &mut Tasks,
+    ) {
+        let mut events = events.boxed();
+        tasks.spawn(async move {
+            while let Some(event) = events.next().await {
+                report(what, event.err());
+                self.refresh();
+            }
+            anyhow::bail!("the watch of {what} ended")
+        });
+    }
+
+    fn refresh(&self) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let native = NativeSupport::of_nodes(self.nodes.state().iter().map(AsRef::as_ref));
+        let known = known(&self.objects, &native, &self.platform);
+        let before = self.installations.load();
+        let differ = !same_specs(&known, &before);
+        if differ || known.inject != before.inject {
+            self.installations.store(Arc::new(known));
+        }
+        if differ {
+            self.changes.send_replace(());
+        }
     }
 }
 
+fn follow_namespaces(client: &Client, tasks: &mut Tasks) -> Store<PartialObjectMeta<Namespace>> {
+    let (namespaces, writer) = reflector::store();
+    let metadata = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
+    let mut stream = watcher(metadata, watcher::Config::default())
+        .default_backoff()
+        .modify(|namespace| {
+            namespace.managed_fields_mut().clear();
+            namespace.annotations_mut().retain(|key, _| PLATFORM_ANNOTATIONS.contains(&&**key));
+        })
+        .reflect(writer)
+        .boxed();
+    tasks.spawn(async move {
+        while let Some(event) = stream.next().await {
+            report("namespaces", event.err());
+        }
+        anyhow::bail!("the watch of namespaces ended")
+    });
+    namespaces
+}
+
+/// A node is big and changes often; injection depends on its kubelet's version only.
+fn keep_version(node: &mut Node) {
+    let kubelet = kubelet_version(node).to_owned();
+    *node = Node {
+        metadata: ObjectMeta {
+            name: node.metadata.name.take(),
+            resource_version: node.metadata.resource_version.take(),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+        status: Some(NodeStatus {
+            node_info: Some(NodeSystemInfo {
+                kubelet_version: kubelet,
+                ..NodeSystemInfo::default()
+            }),
+            ..NodeStatus::default()
+        }),
+    };
+}
+
 /// The readable installations, the oldest of each revision first.
-fn known(store: &Store<DeserializeGuard<MeshInstallation>>, platform: &Platform) -> Installations {
+fn known(
+    store: &Store<DeserializeGuard<MeshInstallation>>,
+    native: &NativeSupport,
+    platform: &Platform,
+) -> Installations {
     let readable = |guard: &Arc<DeserializeGuard<MeshInstallation>>| {
         guard.0.as_ref().ok().map(|installation| Arc::new(installation.clone()))
     };
@@ -101,7 +182,7 @@ fn known(store: &Store<DeserializeGuard<MeshInstallation>>, platform: &Platform)
     let mut known = Installations::default();
     for installation in &objects {
         let all = objects.iter().map(AsRef::as_ref);
-        let config = || inject_config(installation, all, platform);
+        let config = || inject_config(installation, all, platform, native);
         known.inject.entry(installation.spec.revision.clone()).or_insert_with(config);
     }
     known.objects = objects;

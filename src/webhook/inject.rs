@@ -1,13 +1,25 @@
 //! Injection of the proxy into a pod: whether ([`decide`]), and what it becomes ([`patch`]).
 
 mod canonical;
+pub mod check;
+mod company;
 pub mod container;
+pub mod damage;
 pub mod decide;
+mod json;
+mod layers;
 mod metrics;
+mod native;
 pub mod options;
+mod order;
 mod overlay;
 pub mod patch;
+mod plan;
 mod probes;
+mod status;
+pub mod strategic;
+mod template;
+mod user;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -18,7 +30,9 @@ use serde_json::Value;
 use crate::api::meshwright::Injection;
 
 pub use container::ProxySettings;
+pub use damage::damage;
 pub use decide::{Decision, Reason, decide};
+pub use native::{NativeSupport, kubelet_version};
 pub use options::{BadOption, Options};
 pub use workload::workload_name;
 
@@ -49,7 +63,25 @@ impl InjectConfig {
 pub struct Namespace {
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// Those of [`PLATFORM_ANNOTATIONS`].
+    pub annotations: BTreeMap<String, String>,
 }
+
+impl Namespace {
+    /// Of the annotations, keeps those that count.
+    pub fn new(
+        name: impl Into<String>,
+        labels: BTreeMap<String, String>,
+        annotations: &BTreeMap<String, String>,
+    ) -> Self {
+        let read = PLATFORM_ANNOTATIONS.iter().filter_map(|key| annotations.get_key_value(*key));
+        let annotations = read.map(|(key, value)| (key.clone(), value.clone())).collect();
+        Self { name: name.into(), labels, annotations }
+    }
+}
+
+/// Annotations of a namespace by which a platform says how its pods shall be.
+pub const PLATFORM_ANNOTATIONS: [&str; 2] = [user::UID_RANGE, user::GROUPS];
 
 /// Why a pod could not be injected although it asked for it.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +90,22 @@ pub enum Error {
     NotAPod(#[source] serde_json::Error),
     #[error("the pod has no spec")]
     NoSpec,
+    #[error("{field}: {message}")]
+    Template { field: String, message: String },
+    #[error("{layer} cannot be laid over the pod: {message}")]
+    Layer { layer: String, message: String },
+    #[error(
+        "annotation meshwright.dev/overrides, in which injection keeps the pod's own settings for the proxy's container, cannot be read ({0}): remove it"
+    )]
+    Overrides(String),
+    #[error(
+        "template gateway needs a container named istio-proxy or meshwright-proxy with image: auto, which becomes the gateway; for another image set the annotation meshwright.dev/proxy-image"
+    )]
+    NoGatewayContainer,
+    #[error(
+        "the pod has no container beside the proxy: for a gateway set the annotation inject.istio.io/templates: gateway, else add the application"
+    )]
+    OnlyAProxy,
     #[error(transparent)]
     Metrics(#[from] metrics::Rejected),
     #[error("the proxy's containers cannot be written as JSON: {0}")]

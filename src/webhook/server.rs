@@ -178,15 +178,18 @@ impl Installations {
 
 impl Namespaces {
     fn cached(&self, name: &str) -> Namespace {
-        let found = self.cache.get(&ObjectRef::new(name));
-        let labels = found.map(|found| found.labels().clone()).unwrap_or_default();
-        Namespace { name: name.to_owned(), labels }
+        namespace(name, self.cache.get(&ObjectRef::new(name)).as_deref())
     }
 
     async fn fetch(&self, name: &str) -> Result<Namespace, kube::Error> {
         let namespaces: Api<core::Namespace> = Api::all(self.client.clone());
-        let found = namespaces.get_metadata_opt(name).await?;
-        let labels = found.map(|found| found.labels().clone()).unwrap_or_default();
-        Ok(Namespace { name: name.to_owned(), labels })
+        Ok(namespace(name, namespaces.get_metadata_opt(name).await?.as_ref()))
     }
+}
+
+fn namespace(name: &str, found: Option<&PartialObjectMeta<core::Namespace>>) -> Namespace {
+    found.map_or_else(
+        || Namespace { name: name.to_owned(), ..Namespace::default() },
+        |found| Namespace::new(name, found.labels().clone(), found.annotations()),
+    )
 }

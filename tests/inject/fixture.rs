@@ -11,10 +11,10 @@ use std::{
 
 use meshwright::{
     api::meshwright::{Injection, MeshInstallationSpec},
-    webhook::inject::{InjectConfig, Namespace, ProxySettings},
+    webhook::inject::{InjectConfig, Namespace, ProxySettings, inject, strategic},
 };
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What a MeshInstallation with this spec means for injection.
 pub fn config_of(spec: &MeshInstallationSpec, native_supported: bool) -> InjectConfig {
@@ -48,6 +48,7 @@ pub fn namespace() -> Namespace {
     Namespace {
         name: "shop".to_owned(),
         labels: [("meshwright.dev/injection".to_owned(), "enabled".to_owned())].into(),
+        annotations: BTreeMap::new(),
     }
 }
 
@@ -72,12 +73,39 @@ struct Description {
     /// Its labels; `meshwright.dev/injection: enabled` if not given.
     #[serde(default)]
     namespace_labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    namespace_annotations: BTreeMap<String, String>,
     /// Spec of the MeshInstallation.
     #[serde(default)]
     installation: MeshInstallationSpec,
+    /// What happened to the pod before.
+    #[serde(default)]
+    before: Option<Before>,
     /// Whether every node has native sidecars; yes if not given.
     #[serde(default = "yes")]
     native_supported: bool,
+}
+
+/// The pod was injected once already.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Before {
+    /// Spec of the MeshInstallation at that time; the same as now if not given.
+    #[serde(default)]
+    installation: Option<MeshInstallationSpec>,
+    /// What another webhook did to it then, as a strategic merge patch.
+    #[serde(default)]
+    other_webhook: Map<String, Value>,
+}
+
+impl Before {
+    fn happen(self, pod: &Value, namespace: &Namespace, case: &Description) -> Value {
+        let spec = self.installation.as_ref().unwrap_or(&case.installation);
+        let config = config_of(spec, case.native_supported);
+        let mut pod = inject(pod, namespace, &config).unwrap().pod;
+        strategic::merge(pod.as_object_mut().unwrap(), &self.other_webhook).unwrap();
+        pod
+    }
 }
 
 fn yes() -> bool {
@@ -98,18 +126,23 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn case(folder: PathBuf) -> Case {
-    let about: Description = read(&folder.join("case.yaml"));
+    let mut about: Description = read(&folder.join("case.yaml"));
     assert!(about.about.ends_with('.'), "{}: about is a sentence", folder.display());
     let mut namespace = namespace();
-    if let Some(name) = about.namespace {
+    if let Some(name) = about.namespace.take() {
         namespace.name = name;
     }
-    if let Some(labels) = about.namespace_labels {
+    if let Some(labels) = about.namespace_labels.take() {
         namespace.labels = labels;
+    }
+    namespace.annotations = std::mem::take(&mut about.namespace_annotations);
+    let mut pod = read(&folder.join("pod.yaml"));
+    if let Some(before) = about.before.take() {
+        pod = before.happen(&pod, &namespace, &about);
     }
     Case {
         name: folder.file_name().unwrap().to_string_lossy().into_owned(),
-        pod: read(&folder.join("pod.yaml")),
+        pod,
         namespace,
         config: config_of(&about.installation, about.native_supported),
         folder,

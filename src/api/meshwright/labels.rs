@@ -8,8 +8,12 @@ pub const REVISION: &str = "meshwright.dev/revision";
 pub const INJECT: &str = "meshwright.dev/inject";
 /// Annotation of an injected pod: what was added, as JSON.
 pub const STATUS: &str = "meshwright.dev/status";
+/// Annotation of an injected pod: the pod's own settings for our containers, as JSON.
+pub const OVERRIDES: &str = "meshwright.dev/overrides";
 /// Annotation of an injected pod: the arguments of `meshwright redirect`, as JSON, for the CNI plugin.
 pub const REDIRECT: &str = "meshwright.dev/redirect";
+/// Annotation of a pod: the templates that it is injected with, with commas.
+pub const TEMPLATES: &str = "meshwright.dev/templates";
 /// On a gateway's pods: its name.
 pub const GATEWAY: &str = "meshwright.dev/gateway";
 /// On whatever the operator made: the MeshInstallation that it was made for.
@@ -25,6 +29,9 @@ pub const ISTIO_INJECTION: &str = "istio-injection";
 pub const ISTIO_REVISION: &str = "istio.io/rev";
 /// Istio's [`INJECT`].
 pub const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
+
+/// Istio's [`TEMPLATES`].
+pub const ISTIO_TEMPLATES: &str = "inject.istio.io/templates";
 
 /// The revision of those that ask for none.
 pub const DEFAULT_REVISION: &str = "default";

@@ -1,10 +1,13 @@
-//! Where `meshwright inject` gets its installation and the labels of namespaces from: files, or the
+//! Where `meshwright inject` gets its installation and the namespaces from: files, or the
 //! cluster.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, bail};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Namespace, Node},
+};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 
 use super::Args;
@@ -17,7 +20,10 @@ use crate::{
         platform::{Images, OPERATOR, WebhookEndpoint},
     },
     runtime::kube_client,
-    webhook::{inject::InjectConfig, validate::installation},
+    webhook::{
+        inject::{self, InjectConfig, NativeSupport},
+        validate::installation,
+    },
 };
 
 /// What injection depends on beside the documents.
@@ -45,7 +51,11 @@ impl Source {
             (None, Some(client)) => installations(client).await?,
             (None, None) => Vec::new(),
         };
-        let configs = all.iter().map(|one| inject_config(one, all.iter(), &platform));
+        let native = match &client {
+            Some(client) => native_support(client, printer).await,
+            None => NativeSupport::default(),
+        };
+        let configs = all.iter().map(|one| inject_config(one, all.iter(), &platform, &native));
         let wanted = |config: &InjectConfig| {
             args.installation.is_some() || config.answers_to(&args.revision)
         };
@@ -55,17 +65,15 @@ impl Source {
         Ok(Self { config, client })
     }
 
-    /// Labels of a namespace of the cluster; none where there is no such namespace or no cluster.
-    pub(super) async fn namespace(
-        &self,
-        name: &str,
-    ) -> anyhow::Result<Option<BTreeMap<String, String>>> {
+    /// A namespace of the cluster; none where there is no such namespace or no cluster.
+    pub(super) async fn namespace(&self, name: &str) -> anyhow::Result<Option<inject::Namespace>> {
         let Some(client) = &self.client else { return Ok(None) };
         let found = Api::<Namespace>::all(client.clone())
             .get_metadata_opt(name)
             .await
             .with_context(|| format!("cannot read namespace {name}"))?;
-        Ok(found.map(|namespace| namespace.labels().clone()))
+        Ok(found
+            .map(|found| inject::Namespace::new(name, found.labels().clone(), found.annotations())))
     }
 }
 
@@ -94,6 +102,19 @@ async fn installations(client: &Client) -> anyhow::Result<Vec<MeshInstallation>>
     let mut all = list.items;
     all.sort_by_key(|i| (i.creation_timestamp().map(|time| time.0), i.name_any()));
     Ok(all)
+}
+
+/// Which of the cluster's nodes have native sidecars.
+async fn native_support(client: &Client, printer: &Printer) -> NativeSupport {
+    match Api::<Node>::all(client.clone()).list(&ListParams::default()).await {
+        Ok(nodes) => NativeSupport::of_nodes(&nodes.items),
+        Err(error) => {
+            printer.warn(&format!(
+                "the versions of nodes are not known ({error}): all are taken to have native sidecars, unless the MeshInstallation says Classic in spec.proxy.sidecar"
+            ));
+            NativeSupport::default()
+        }
+    }
 }
 
 /// The images that the cluster's operator gives to pods.

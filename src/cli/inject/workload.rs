@@ -29,8 +29,8 @@ const BY_CONTROLLER: [&str; 3] = ["namespace", "generateName", "ownerReferences"
 #[derive(Clone, Debug)]
 pub struct Mesh<'a> {
     pub config: &'a InjectConfig,
-    /// Labels of namespaces by name.
-    pub namespaces: &'a BTreeMap<String, BTreeMap<String, String>>,
+    /// By name.
+    pub namespaces: &'a BTreeMap<String, Namespace>,
     /// Of workloads that name none.
     pub default_namespace: &'a str,
 }
@@ -80,8 +80,8 @@ pub fn namespaces(document: &Value, default_namespace: &str) -> Vec<String> {
     names
 }
 
-/// Labels of the Namespaces that a document defines.
-pub fn defined_namespaces(document: &Value) -> Vec<(String, BTreeMap<String, String>)> {
+/// The Namespaces that a document defines.
+pub fn defined_namespaces(document: &Value) -> Vec<Namespace> {
     if let Some(items) = items(document) {
         return items.iter().flat_map(defined_namespaces).collect();
     }
@@ -89,9 +89,11 @@ pub fn defined_namespaces(document: &Value) -> Vec<(String, BTreeMap<String, Str
         return Vec::new();
     }
     let Some(name) = document["metadata"]["name"].as_str() else { return Vec::new() };
-    let labels = document["metadata"]["labels"].as_object().into_iter().flatten();
-    let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
-    vec![(name.to_owned(), labels.collect())]
+    let pairs = |field: &str| {
+        let pairs = document["metadata"][field].as_object().into_iter().flatten();
+        pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    };
+    vec![Namespace::new(name, pairs("labels"), &pairs("annotations"))]
 }
 
 fn items(document: &Value) -> Option<&Vec<Value>> {
@@ -156,9 +158,10 @@ impl Workload<'_> {
     fn inject(self, mesh: &Mesh<'_>) -> Finding {
         let name = self.namespace(mesh.default_namespace);
         let workload = format!("{} {name}/{}", self.kind, self.name());
-        let labels = mesh.namespaces.get(&name).cloned().unwrap_or_default();
         let pod = self.pod(&name);
-        let outcome = inject::inject(&pod, &Namespace { name, labels }, mesh.config);
+        let unknown = || Namespace { name: name.clone(), ..Namespace::default() };
+        let namespace = mesh.namespaces.get(&name).cloned().unwrap_or_else(unknown);
+        let outcome = inject::inject(&pod, &namespace, mesh.config);
         match outcome {
             Ok(outcome) => {
                 let verdict = match outcome.decision {

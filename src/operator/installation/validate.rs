@@ -13,7 +13,7 @@ use crate::{
     diagnostic::Severity,
     operator::platform::{Platform, WebhookEndpoint},
     webhook::{
-        inject::{InjectConfig, ProxySettings, container},
+        inject::{InjectConfig, NativeSupport, ProxySettings, container},
         validate::{
             installation,
             names::{self, Tags},
@@ -99,7 +99,7 @@ pub fn validate(
                 .as_ref()
                 .map_or_else(default_resources, container::resources),
         },
-        proxy: proxy_settings(installation, platform),
+        proxy: proxy_settings(installation, platform, &NativeSupport::default()),
         gateways: spec.gateways.iter().map(resolved).collect(),
         webhook: Webhook {
             endpoint: platform.webhook.clone(),
@@ -110,11 +110,12 @@ pub fn validate(
     })
 }
 
-/// What the injection webhook does for an installation, one of `all`.
+/// What the injection webhook does for an installation, one of `all`, in a cluster with such nodes.
 pub fn inject_config<'a>(
     installation: &MeshInstallation,
     all: impl Iterator<Item = &'a MeshInstallation>,
     platform: &Platform,
+    native: &NativeSupport,
 ) -> InjectConfig {
     InjectConfig {
         revision: installation.spec.revision.clone(),
@@ -122,20 +123,25 @@ pub fn inject_config<'a>(
         tags: names::tags(installation, all).held,
         istio_labels: installation.spec.compatibility.istio_labels,
         injection: installation.spec.injection.clone(),
-        proxy: proxy_settings(installation, platform),
+        proxy: proxy_settings(installation, platform, native),
     }
 }
 
-/// The proxies of an installation.
-pub fn proxy_settings(installation: &MeshInstallation, platform: &Platform) -> ProxySettings {
+/// The proxies of an installation. Gateways, which are no sidecars, do not depend on `native`.
+pub fn proxy_settings(
+    installation: &MeshInstallation,
+    platform: &Platform,
+    native: &NativeSupport,
+) -> ProxySettings {
     let spec = &installation.spec;
-    ProxySettings::new(
+    let settings = ProxySettings::new(
         spec,
         platform.image("meshwright-proxy", &spec.version),
         &platform.image_pull_policy,
         platform.discovery_address(&spec.revision),
-        true,
-    )
+        native.everywhere(),
+    );
+    ProxySettings { native: native.clone(), ..settings }
 }
 
 fn default_resources() -> ResourceRequirements {

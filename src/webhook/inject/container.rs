@@ -14,9 +14,9 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
-use super::options::Options;
+use super::{native::NativeSupport, options::Options};
 use crate::{
-    api::meshwright::{MeshInstallationSpec, Resources},
+    api::meshwright::{MeshInstallationSpec, Resources, SidecarKind},
     ca::CERTIFICATE_TTL,
 };
 
@@ -56,6 +56,9 @@ pub struct ProxySettings {
     pub revision: String,
     /// How long certificates are valid.
     pub certificate_lifetime: Duration,
+    /// What the installation says about native sidecars, and which nodes have them.
+    pub sidecar: SidecarKind,
+    pub native: NativeSupport,
     /// Of pods that say nothing else.
     pub defaults: Options,
 }
@@ -75,6 +78,8 @@ impl ProxySettings {
             trust_domain: spec.trust_domain.clone(),
             cluster_domain: spec.cluster_domain.clone(),
             revision: spec.revision.clone(),
+            sidecar: spec.proxy.sidecar,
+            native: NativeSupport::default(),
             // What admission let in parses.
             certificate_lifetime: spec.proxy.certificate_lifetime().unwrap_or(CERTIFICATE_TTL),
             defaults: Options::of_installation(spec, image, image_pull_policy, native_supported),

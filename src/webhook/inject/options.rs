@@ -13,14 +13,13 @@ mod volumes;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ResourceRequirements, Volume, VolumeMount};
-use serde_json::Value;
 
 use super::container;
 use crate::{
     agent::stats::StatsOptions,
     api::meshwright::{
         MeshInstallationSpec, Redirection, RedirectionBackend, RedirectionBy, RedirectionMode,
-        SidecarKind, labels,
+        SidecarKind,
     },
 };
 
@@ -194,13 +193,6 @@ impl Options {
             let _ = metadata::apply(&mut options, name, value);
         }
         options
-    }
-
-    /// Annotations of the pod by which others learn what was chosen.
-    pub fn annotations(&self) -> impl Iterator<Item = (String, Value)> {
-        let redirected = self.redirection.mode != RedirectionMode::None;
-        let arguments = || Value::from(container::redirect_arguments(self)).to_string();
-        redirected.then(|| (labels::REDIRECT.to_owned(), arguments().into())).into_iter()
     }
 
     /// The part of [`Self::metadata`] that Envoy's node carries, by Istio's convention for names.

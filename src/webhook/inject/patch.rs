@@ -1,22 +1,31 @@
-//! The pod as it should be: typed containers laid over the pod's own JSON, so that fields that this
+//! The pod as it should be: layers of partial pods over the pod's own JSON, so that fields that this
 //! version does not know survive. Injecting an injected pod changes nothing.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::Pod;
-use serde::Serialize;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Error, InjectConfig, Namespace, Options, canonical,
-    container::{self, ProxyIdentity, Role},
-    metrics,
-    options::Chosen,
-    overlay, probes,
-    workload::workload_name,
+    Error, InjectConfig, Namespace, company,
+    container::{self, PROXY_CONTAINER, ProxyIdentity, Role},
+    damage::damage,
+    json::{array_in, container_mut, list, name_of, object_in},
+    layers, metrics,
+    options::{Chosen, Options},
+    order,
+    plan::{Plan, encode},
+    probes,
+    status::{Names, Status},
+    user::User,
 };
 use crate::api::meshwright::labels;
 
 const DEFAULT_CONTAINER: [&str; 2] =
     ["kubectl.kubernetes.io/default-container", "kubectl.kubernetes.io/default-logs-container"];
+/// Variables of the proxy that say what was found in the pod.
+const NOTES: [&str; 2] = [container::APP_PROBES_ENV, container::APP_METRICS_ENV];
 
 /// An injected pod.
 pub struct Injected {
@@ -31,56 +40,125 @@ pub fn injected(
     namespace: &Namespace,
     config: &InjectConfig,
 ) -> Result<Injected, Error> {
-    let Chosen { options, warnings } =
-        Options::of_pod(&config.proxy.defaults, typed, config.istio_labels)?;
-    let mut pod = pod.clone();
-    let spec = pod.get_mut("spec").and_then(Value::as_object_mut).ok_or(Error::NoSpec)?;
-    let before = Before::read(spec);
-    let route = if options.rewrite_probes {
+    let before = Status::read(pod);
+    let mut base = pod.clone();
+    let original = original(&mut base, typed, before.as_ref())?;
+    let defaults = config.proxy.defaults_for(&original);
+    let Chosen { options, warnings } = Options::of_pod(&defaults, &original, config.istio_labels)?;
+
+    let plan = Plan::new(&mut base, &original, namespace, config, &options)?;
+    let own = Names::of(&base);
+    layers::apply(&plan.layers, &mut base)?;
+    let status = Status {
+        revision: config.revision.clone(),
+        added: Names::of(&base).since(&own),
+        variables: company::variables(&base),
+        hash: layers::hash(&plan.layers)?,
+    };
+    let mut pod = match before {
+        None => base,
+        Some(before) if before.hash == status.hash => company::repaired(pod.clone(), &base),
+        Some(before) => company::renewed(pod, &before, base, plan.shape),
+    };
+    finish(&mut pod, &plan, &Found::read(typed), &options, config)?;
+    annotate(&mut pod, &plan, &status, &options)?;
+
+    let damage = damage(typed).map(|damage| format!("repaired: {damage}"));
+    let warnings = warnings.into_iter().chain(plan.warnings).chain(damage);
+    let warnings = warnings.chain(dns_warning(typed, namespace)).collect();
+    Ok(Injected { pod, warnings })
+}
+
+/// The pod without what an earlier injection added, so that nothing of that looks like a wish.
+fn original<'a>(
+    base: &mut Value,
+    typed: &'a Pod,
+    before: Option<&Status>,
+) -> Result<Cow<'a, Pod>, Error> {
+    if !base.get("spec").is_some_and(Value::is_object) {
+        return Err(Error::NoSpec);
+    }
+    let Some(before) = before else { return Ok(Cow::Borrowed(typed)) };
+    before.added.take_from(base);
+    Pod::deserialize(&*base).map(Cow::Owned).map_err(Error::NotAPod)
+}
+
+/// What depends on the whole pod: the proxy's user, the order of containers, and the
+/// application's probes.
+fn finish(
+    pod: &mut Value,
+    plan: &Plan,
+    found: &Found,
+    options: &Options,
+    config: &InjectConfig,
+) -> Result<(), Error> {
+    let (Some(role), Value::Object(pod)) = (plan.shape.role, pod) else { return Ok(()) };
+    let app_metrics = metrics::merge(
+        object_in(object_in(pod, "metadata"), "annotations"),
+        found.app_metrics.clone(),
+        options.merge_metrics,
+    )?;
+    let spec = object_in(pod, "spec");
+    User::of_proxy(spec).tell_redirect(spec);
+    let route = if role == Role::Sidecar && options.rewrite_probes {
         probes::Route::Agent { native: options.native }
     } else {
         probes::Route::Direct
     };
-    let app_probes = probes::route(spec, &before.app_probes, route);
-    let first = first_container(spec);
-
-    let metadata = object(&mut pod, "metadata");
-    let annotations = object_in(metadata, "annotations");
-    let app_metrics = metrics::merge(annotations, before.app_metrics, options.merge_metrics)?;
-    annotate(annotations, first, config);
-    annotations.extend(options.annotations());
-    let pod_labels = object_in(metadata, "labels");
-    pod_labels.insert(labels::REVISION.to_owned(), config.revision.clone().into());
-    for (key, label) in canonical::labels(&typed.metadata, config.istio_labels) {
-        pod_labels.insert(key.to_owned(), label.into());
+    let app_probes = probes::route(spec, &found.app_probes, route);
+    let Some(field) = plan.shape.list_of(PROXY_CONTAINER) else { return Ok(()) };
+    if let Some(proxy) = container_mut(spec, field, PROXY_CONTAINER) {
+        restart_policy(proxy, field == "initContainers");
+        let identity = ProxyIdentity { app_probes, app_metrics, ..plan.identity.clone() };
+        let complete = encode(&container::proxy(&config.proxy, options, &identity))?;
+        note_findings(proxy, &complete);
     }
+    order::arrange(spec, plan.shape, options);
+    Ok(())
+}
 
-    let identity = ProxyIdentity {
-        role: Role::Sidecar,
-        workload: workload_name(&typed.metadata),
-        app_probes,
-        app_metrics,
-    };
-    add_containers(object(&mut pod, "spec"), config, &options, &identity)?;
-    let warnings = warnings.into_iter().chain(dns_warning(typed, namespace)).collect();
-    Ok(Injected { pod, warnings })
+fn annotate(pod: &mut Value, plan: &Plan, status: &Status, options: &Options) -> Result<(), Error> {
+    let Value::Object(pod) = pod else { return Err(Error::NoSpec) };
+    let spec = object_in(pod, "spec");
+    let first = list(spec, "containers")
+        .filter_map(name_of)
+        .find(|name| layers::canonical(name).is_none())
+        .map(str::to_owned);
+    let user = User::of_proxy(spec);
+    let annotations = object_in(object_in(pod, "metadata"), "annotations");
+    if let Some(first) = first {
+        for key in DEFAULT_CONTAINER {
+            annotations.entry(key).or_insert_with(|| first.clone().into());
+        }
+    }
+    if plan.shape.redirect {
+        let mut arguments = container::redirect_arguments(options);
+        arguments.extend(user.arguments());
+        annotations.insert(labels::REDIRECT.to_owned(), json!(arguments).to_string().into());
+    } else {
+        annotations.remove(labels::REDIRECT);
+    }
+    plan.overlays.note(annotations);
+    let status = serde_json::to_string(status).map_err(Error::Encode)?;
+    annotations.insert(labels::STATUS.to_owned(), status.into());
+    Ok(())
 }
 
 /// What an earlier injection of the same pod noted in the proxy's environment.
 #[derive(Default)]
-struct Before {
+struct Found {
     app_probes: Map<String, Value>,
     app_metrics: Option<String>,
 }
 
-impl Before {
-    fn read(spec: &Map<String, Value>) -> Self {
-        let proxy = list(spec, "initContainers")
-            .find(|item| name_of(item) == Some(container::PROXY_CONTAINER));
+impl Found {
+    fn read(pod: &Pod) -> Self {
+        let Some(spec) = &pod.spec else { return Self::default() };
+        let init = spec.init_containers.iter().flatten();
+        let proxy = spec.containers.iter().chain(init).find(|c| c.name == PROXY_CONTAINER);
         let env = |name: &str| {
-            let env = proxy?.get("env")?.as_array()?;
-            let value = env.iter().find(|item| name_of(item) == Some(name))?.get("value")?;
-            Some(container::unescaped(value.as_str()?))
+            let variable = proxy?.env.as_ref()?.iter().find(|variable| variable.name == name)?;
+            Some(container::unescaped(variable.value.as_deref()?))
         };
         let app_probes = env(container::APP_PROBES_ENV)
             .and_then(|json| serde_json::from_str(&json).ok())
@@ -89,45 +167,28 @@ impl Before {
     }
 }
 
-fn annotate(annotations: &mut Map<String, Value>, first: Option<String>, config: &InjectConfig) {
-    if let Some(first) = first {
-        for key in DEFAULT_CONTAINER {
-            annotations.entry(key).or_insert_with(|| first.clone().into());
+/// An init container stays only if it says so; any other container must not say anything.
+fn restart_policy(proxy: &mut Map<String, Value>, native: bool) {
+    if native {
+        proxy.insert("restartPolicy".to_owned(), "Always".into());
+    } else {
+        proxy.remove("restartPolicy");
+    }
+}
+
+/// Gives the proxy the variables about the rest of the pod, and takes away those that are over.
+fn note_findings(proxy: &mut Map<String, Value>, complete: &Value) {
+    let env = array_in(proxy, "env");
+    for name in NOTES {
+        let wanted = complete.get("env").and_then(Value::as_array);
+        let wanted = wanted.and_then(|env| env.iter().find(|item| name_of(item) == Some(name)));
+        let known = env.iter().position(|item| name_of(item) == Some(name));
+        match (known, wanted) {
+            (Some(known), Some(wanted)) => env[known] = wanted.clone(),
+            (Some(known), None) => drop(env.remove(known)),
+            (None, Some(wanted)) => env.push(wanted.clone()),
+            (None, None) => {}
         }
-    }
-    let status = json!({
-        "revision": config.revision,
-        "initContainers": [container::REDIRECT_CONTAINER, container::PROXY_CONTAINER],
-        "volumes": [container::RUN_VOLUME, container::IDENTITY_VOLUME],
-    });
-    annotations.insert(labels::STATUS.to_owned(), status.to_string().into());
-}
-
-/// Ours go before the user's init containers, so that those already have their traffic in the mesh.
-fn add_containers(
-    spec: &mut Map<String, Value>,
-    config: &InjectConfig,
-    options: &Options,
-    identity: &ProxyIdentity,
-) -> Result<(), Error> {
-    let proxy = container::proxy(&config.proxy, options, identity);
-    let wanted: Vec<_> = container::redirect(options).into_iter().chain([proxy]).collect();
-    let init = array(spec, "initContainers");
-    for (position, wanted) in wanted.iter().enumerate() {
-        let mut container = overlay::take_named(init, &wanted.name);
-        forget(&mut container, &[container::APP_PROBES_ENV, container::APP_METRICS_ENV]);
-        overlay::overlay(&mut container, encode(wanted)?);
-        init.insert(position, container);
-    }
-    let volumes = container::volumes(options).iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-    overlay::overlay_list(array(spec, "volumes"), volumes, "name");
-    Ok(())
-}
-
-/// Takes variables away that this injection may not set again.
-fn forget(container: &mut Value, names: &[&str]) {
-    if let Some(Value::Array(env)) = container.get_mut("env") {
-        env.retain(|item| !name_of(item).is_some_and(|name| names.contains(&name)));
     }
 }
 
@@ -139,59 +200,4 @@ fn dns_warning(pod: &Pod, namespace: &Namespace) -> Option<String> {
             namespace.name
         )
     })
-}
-
-fn encode(value: &impl Serialize) -> Result<Value, Error> {
-    serde_json::to_value(value).map_err(Error::Encode)
-}
-
-fn first_container(spec: &Map<String, Value>) -> Option<String> {
-    list(spec, "containers").find(|item| !is_ours(item)).and_then(name_of).map(str::to_owned)
-}
-
-fn is_ours(container: &Value) -> bool {
-    name_of(container).is_some_and(|name| {
-        name == container::PROXY_CONTAINER || name == container::REDIRECT_CONTAINER
-    })
-}
-
-fn name_of(item: &Value) -> Option<&str> {
-    item.get("name")?.as_str()
-}
-
-fn list<'a>(spec: &'a Map<String, Value>, field: &str) -> impl Iterator<Item = &'a Value> {
-    spec.get(field).and_then(Value::as_array).into_iter().flatten()
-}
-
-/// The object in this field, made where there is none (the API server writes `null` for some).
-fn object<'a>(parent: &'a mut Value, field: &str) -> &'a mut Map<String, Value> {
-    if !parent.is_object() {
-        *parent = Value::Object(Map::new());
-    }
-    match parent {
-        Value::Object(parent) => object_in(parent, field),
-        _ => unreachable!("it has just been made an object"),
-    }
-}
-
-fn object_in<'a>(parent: &'a mut Map<String, Value>, field: &str) -> &'a mut Map<String, Value> {
-    let value = parent.entry(field).or_insert(Value::Null);
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    match value {
-        Value::Object(object) => object,
-        _ => unreachable!("it has just been made an object"),
-    }
-}
-
-fn array<'a>(parent: &'a mut Map<String, Value>, field: &str) -> &'a mut Vec<Value> {
-    let value = parent.entry(field).or_insert(Value::Null);
-    if !value.is_array() {
-        *value = Value::Array(Vec::new());
-    }
-    match value {
-        Value::Array(array) => array,
-        _ => unreachable!("it has just been made an array"),
-    }
 }

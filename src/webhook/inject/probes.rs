@@ -75,27 +75,30 @@ impl Rewriting<'_> {
         // A classic proxy starts after all init containers, so that one of them that waits for the
         // agent's answer waits forever. The kubelet reaches it: nothing is redirected yet.
         let too_early = blocks && self.route == Route::Agent { native: false };
+        let later = self.route;
+        let at_start = if too_early { Route::Direct } else { later };
         let ports = named_ports(container.get("ports")).collect();
         for (field, last) in PROBES {
             let Some(Value::Object(probe)) = container.get_mut(field) else { continue };
-            if !(too_early && field == "startupProbe") {
-                self.handler(probe, format!("/app-health/{name}/{last}"), &PROBE_ACTIONS, &ports);
-                self.note_timeout(probe, &format!("/app-health/{name}/{last}"));
-            }
+            let route = if field == "startupProbe" { at_start } else { later };
+            let path = format!("/app-health/{name}/{last}");
+            self.handler(probe, route, &path, &PROBE_ACTIONS, &ports);
+            self.note_timeout(probe, &path);
         }
         let Some(Value::Object(lifecycle)) = container.get_mut("lifecycle") else { return };
         for (field, last) in HOOKS {
             let Some(Value::Object(hook)) = lifecycle.get_mut(field) else { continue };
-            if !(too_early && field == "postStart") {
-                self.handler(hook, format!("/app-lifecycle/{name}/{last}"), &HOOK_ACTIONS, &ports);
-            }
+            let route = if field == "postStart" { at_start } else { later };
+            let path = format!("/app-lifecycle/{name}/{last}");
+            self.handler(hook, route, &path, &HOOK_ACTIONS, &ports);
         }
     }
 
     fn handler(
         &mut self,
         handler: &mut Map<String, Value>,
-        path: String,
+        route: Route,
+        path: &str,
         actions: &[&'static str],
         ports: &BTreeMap<String, u16>,
     ) {
@@ -108,13 +111,13 @@ impl Rewriting<'_> {
         for action in actions {
             handler.remove(*action);
         }
-        if self.route == Route::Direct {
+        if route == Route::Direct {
             handler.extend(as_written(original));
             return;
         }
         let ours = json!({"path": path, "port": AGENT_PORT, "scheme": "HTTP"});
         handler.insert("httpGet".to_owned(), ours);
-        self.originals.insert(path, Value::Object(original));
+        self.originals.insert(path.to_owned(), Value::Object(original));
     }
 
     /// The agent gives up when the kubelet does.

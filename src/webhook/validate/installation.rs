@@ -14,7 +14,7 @@ use crate::{
     api::meshwright::{Gateway, Injection, MeshInstallation, Proxy, Redirection, Resources},
     diagnostic::{Diagnostic, ObjectRef},
     webhook::inject::{
-        Options, container,
+        Options, check, container,
         decide::{KUBERNETES_NAMESPACES, selector},
         options::{amounts, form, metadata},
     },
@@ -67,6 +67,9 @@ pub fn check<'a>(
     }
     findings.resources("spec.controlPlane.resources", spec.control_plane.resources.as_ref());
     findings.resources("spec.proxy.resources", spec.proxy.resources.as_ref());
+    for problem in check::problems(&spec.injection) {
+        findings.error(problem.path, "InvalidInjection", problem.message);
+    }
     findings.proxy(&spec.proxy);
     findings.redirection(&spec.redirection);
     let mut names = BTreeSet::new();

@@ -25,7 +25,7 @@ fn config(revision: &str) -> InjectConfig {
 }
 
 fn namespace(labels: &[(&str, &str)]) -> Namespace {
-    Namespace { name: "shop".to_owned(), labels: map(labels) }
+    Namespace { name: "shop".to_owned(), labels: map(labels), ..Namespace::default() }
 }
 
 fn pod(labels: &[(&str, &str)]) -> Pod {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Brand, PROXY_UID, Pairs, claims, selector};
-use crate::webhook::inject::{InjectConfig, Namespace};
+use crate::webhook::inject::{InjectConfig, Namespace, container::PROXY_CONTAINER};
 
 /// Labels that disagree (and which of them counts), values that mean nothing, selectors that never
 /// match, containers that the proxy cannot see.
@@ -66,7 +66,9 @@ fn selectors(config: &InjectConfig) -> Vec<String> {
 
 fn proxy_users(pod: &Pod) -> Vec<String> {
     let runs_as_proxy = |container: &&Container| {
-        container.security_context.as_ref().and_then(|c| c.run_as_user) == Some(PROXY_UID)
+        // The proxy itself, in a pod that was injected before.
+        container.name != PROXY_CONTAINER
+            && container.security_context.as_ref().and_then(|c| c.run_as_user) == Some(PROXY_UID)
     };
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     containers
