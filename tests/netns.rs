@@ -43,14 +43,24 @@ use pod::{Addresses, Pod};
 
 const BACKENDS: [&str; 3] = ["nftables", "iptables", "legacy"];
 
-/// Runs `check` for each tool, over IPv4 and over IPv6, in fresh namespaces.
-fn everywhere(new: impl Fn() -> Pod, flags: &[&str], check: impl Fn(&Pod, &Addresses)) {
-    for backend in BACKENDS {
-        let pod = new();
-        pod.redirect(backend, flags).expect_success();
-        for addresses in [&pod::V4, &pod::V6] {
-            println!("{backend}, {}", addresses.pod);
-            check(&pod, addresses);
+/// Runs `check` for each tool, over IPv4 and over IPv6, in fresh namespaces. Tools run at the same
+/// time, as most of it is waiting; a panic's message names the thread, which is the tool.
+fn everywhere(
+    new: impl Fn() -> Pod + Sync,
+    flags: &[&str],
+    check: impl Fn(&Pod, &Addresses) + Sync,
+) {
+    std::thread::scope(|scope| {
+        for backend in BACKENDS {
+            let check = || {
+                let pod = new();
+                pod.redirect(backend, flags).expect_success();
+                for addresses in [&pod::V4, &pod::V6] {
+                    check(&pod, addresses);
+                }
+            };
+            let named = std::thread::Builder::new().name(backend.to_owned());
+            named.spawn_scoped(scope, check).unwrap();
         }
-    }
+    });
 }

@@ -54,7 +54,7 @@ pub fn families() -> &'static [Family] {
 
 /// Applies the plan with the first tool that works. What is in place already stays.
 ///
-/// Trying is the test whether a tool works. What it leaves of a failed attempt is taken away.
+/// Trying is the test whether a tool works: where it does not, what there was stays.
 pub fn apply(plan: &RedirectPlan, backend: Backend, families: &[Family]) -> Result<Applied, Error> {
     if !has_net_admin() {
         return Err(Error::NoNetAdmin);
@@ -86,12 +86,7 @@ fn first_that_works(
     for tool in backend.tools() {
         match tool.ensure(&rules) {
             Ok(changes) => return Ok((*tool, changes)),
-            Err(failed) => {
-                tried.push(failed.to_string());
-                if let Err(error) = tool.remove(families) {
-                    tried.push(error.to_string());
-                }
-            }
+            Err(failed) => tried.push(failed.to_string()),
         }
     }
     Err(Error::NothingWorks(tried.join("; ")))

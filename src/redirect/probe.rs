@@ -104,8 +104,6 @@ pub enum Error {
         target.arrives
     )]
     NotYet { waited: u64, target: Target, seen: Seen, node: String },
-    #[error("cannot check the redirection: {0}")]
-    Listen(String),
 }
 
 /// Proves the plan with all that can be tried here. Returns what was proven.
@@ -130,10 +128,10 @@ pub fn prove(plan: &RedirectPlan, families: &[Family]) -> Result<Vec<Target>, Er
     Ok(proven)
 }
 
-/// Waits until somebody else's rules redirect.
+/// Waits until somebody else's rules redirect. Asks by the connection that always is, so neither who
+/// asks nor what is captured matters.
 pub fn wait(plan: &RedirectPlan, timeout: Duration) -> Result<(), Error> {
     let begun = Instant::now();
-    // Loopback has its addresses by now, whatever the plugin has yet to do.
     let families = apply::families();
     let listeners = Listeners::of(plan, families);
     let targets: Vec<Target> =

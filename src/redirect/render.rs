@@ -6,7 +6,9 @@ mod nftables;
 pub use iptables::{Saved, iptables};
 pub use nftables::{NFT_TABLE, nftables};
 
-pub(super) use iptables::{program, remember as remember_iptables, without as without_iptables};
+pub(super) use iptables::{
+    back, program, remember as remember_iptables, without as without_iptables,
+};
 pub(super) use nftables::{nft_family, remember as remember_nftables, without as without_nftables};
 
 /// Adds a line to a text.

@@ -129,11 +129,12 @@ impl Tool {
         match self {
             Self::Nft => run("nft", &["-f", "-"], &render::nftables(rules)).map(drop),
             Self::Iptables(kind) => {
-                for (family, rules) in rules {
-                    let saved = save(kind, *family)?;
-                    restore(kind, *family, &render::iptables(rules, &saved))?;
+                let mut before = Vec::new();
+                let put = put_families(kind, rules, &mut before);
+                if put.is_err() {
+                    put_back(kind, &before);
                 }
-                Ok(())
+                put
             }
         }
     }
@@ -145,6 +146,32 @@ impl Tool {
             Self::Iptables(kind) => restore(kind, family, &render::remember_iptables(chain)),
         }
         .map(drop)
+    }
+}
+
+/// Each family is a call of its own, and each table takes effect for itself.
+fn put_families(
+    kind: &str,
+    rules: &[(Family, Ruleset)],
+    before: &mut Vec<(Family, Saved)>,
+) -> Result<(), Failed> {
+    for (family, rules) in rules {
+        let saved = save(kind, *family)?;
+        let text = render::iptables(rules, &saved);
+        before.push((*family, saved));
+        restore(kind, *family, &text)?;
+    }
+    Ok(())
+}
+
+/// Half of new rules is worse than all of the old ones.
+fn put_back(kind: &str, before: &[(Family, Saved)]) {
+    for (family, saved) in before {
+        let back =
+            save(kind, *family).and_then(|now| restore(kind, *family, &render::back(saved, &now)));
+        if let Err(error) = back {
+            tracing::warn!(%error, "cannot put back the rules that there were");
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Programs where every user may execute them: the build directory may be root's alone. And a folder
-/// of tools without those of nf_tables' iptables.
+/// of tools without those of nf_tables' iptables, and one in which one of those does not work.
 pub struct Binaries {
     directory: tempfile::TempDir,
 }
@@ -41,6 +41,14 @@ impl Binaries {
         }
         for tool in ["ip", "nft"] {
             symlink(Path::new("/usr/sbin").join(tool), legacy.join(tool)).unwrap();
+        }
+        let half = this.path("half");
+        std::fs::create_dir(&half).unwrap();
+        for entry in std::fs::read_dir(&legacy).unwrap() {
+            let name = entry.unwrap().file_name();
+            let broken = name == "ip6tables-legacy-restore";
+            let tool = if broken { "/bin/false".into() } else { legacy.join(&name) };
+            symlink(tool, half.join(name)).unwrap();
         }
         this
     }

@@ -183,9 +183,9 @@ impl Pod {
     pub fn redirect(&self, backend: &str, flags: &[&str]) -> Run {
         let mut command = enter(&self.inside);
         command.args([env!("CARGO_BIN_EXE_meshwright"), "redirect"]);
-        if backend == "legacy" {
+        if ["legacy", "half"].contains(&backend) {
             // As in an image that has no other iptables.
-            command.env("PATH", self.binaries.path("legacy"));
+            command.env("PATH", self.binaries.path(backend));
             command.args(["--backend", "iptables"]);
         } else {
             command.args(["--backend", backend]);

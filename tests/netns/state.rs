@@ -150,6 +150,21 @@ fn another_tool_takes_over_without_a_gap() {
     assert_eq!(pod.connect_from_client(V6.pod, 80), "inbound");
 }
 
+/// IPv4 has its new rules when those of IPv6 are refused.
+#[test]
+fn a_tool_that_fails_halfway_leaves_what_there_was() {
+    let pod = Pod::new(MESHED);
+    let complaint = pod.redirect("half", &RICH).expect_failure();
+    assert!(complaint.contains("Tried:") && complaint.contains("ip6tables-legacy"), "{complaint}");
+    assert!(!pod.rules().contains("MESHWRIGHT"), "nothing");
+    pod.redirect("legacy", &RICH).expect_success();
+    let first = pod.rules();
+    pod.redirect("half", &["--mode=tproxy", "--inbound-ports=80"]).expect_failure();
+    let log = pod.redirect("legacy", &RICH).expect_success();
+    assert_eq!(log.matches("traffic is redirected already").count(), 2, "{log}");
+    assert_eq!(pod.rules(), first);
+}
+
 #[test]
 fn rules_are_taken_away_and_other_peoples_stay() {
     for backend in BACKENDS {

@@ -94,7 +94,7 @@ pub fn iptables(rules: &Ruleset, saved: &Saved) -> String {
             line!(text, ":{} - [0:0]", chain.name);
         }
         let entries = rules.entries.iter().filter(|entry| entry.table == table);
-        replace(&mut text, &chains, old);
+        replace(&mut text, |name| chains.iter().any(|chain| chain.name == name), old);
         for chain in &chains {
             for one in &chain.rules {
                 line!(text, "-A {}{}", chain.name, rule(one));
@@ -108,11 +108,10 @@ pub fn iptables(rules: &Ruleset, saved: &Saved) -> String {
     text
 }
 
-/// Takes out the old jumps, and the chains that are no more.
-fn replace(text: &mut String, chains: &[&Chain], old: Option<&SavedTable>) {
+/// Takes out the old jumps, and the chains that are not `wanted` any more.
+fn replace(text: &mut String, wanted: impl Fn(&str) -> bool, old: Option<&SavedTable>) {
     let Some(old) = old else { return };
-    let gone: Vec<&String> =
-        old.chains.iter().filter(|name| chains.iter().all(|c| c.name != **name)).collect();
+    let gone: Vec<&String> = old.chains.iter().filter(|name| !wanted(name)).collect();
     for name in &gone {
         line!(text, ":{name} - [0:0]");
     }
@@ -122,6 +121,29 @@ fn replace(text: &mut String, chains: &[&Chain], old: Option<&SavedTable>) {
     for name in &gone {
         line!(text, "-X {name}");
     }
+}
+
+/// Makes of what there is `now` what there was `before`.
+pub(in crate::redirect) fn back(before: &Saved, now: &Saved) -> String {
+    let mut text = String::new();
+    let nothing = SavedTable::default();
+    for table in Table::ALL {
+        let (old, new) = (before.tables.get(&table), now.tables.get(&table));
+        if old.is_none() && new.is_none() {
+            continue;
+        }
+        let old = old.unwrap_or(&nothing);
+        line!(text, "*{}", table.name());
+        for chain in &old.chains {
+            line!(text, ":{chain} - [0:0]");
+        }
+        replace(&mut text, |name| old.chains.iter().any(|chain| chain == name), new);
+        for rule in old.rules.iter().chain(&old.entries) {
+            line!(text, "-A {rule}");
+        }
+        text.push_str("COMMIT\n");
+    }
+    text
 }
 
 /// Takes all of ours away.
