@@ -13,7 +13,6 @@ mod apply;
 mod args;
 mod cidr;
 mod command;
-mod namespace;
 mod plan;
 pub mod probe;
 pub mod render;
@@ -23,9 +22,8 @@ mod state;
 mod tool;
 
 pub use apply::{Applied, Error, apply, families, remove};
-pub use args::{Args, plan_of_args};
+pub use args::{Args, dns_of_another_pod, plan_of_args};
 pub use cidr::Cidr;
-pub use namespace::{Error as NamespaceError, in_namespace, in_namespace_with};
 pub use plan::{Capture, DNS_PORT, Dns, Interface, Mode, PROBE_PORT, RedirectPlan};
 pub use rules::{
     Chain, Connection, Entry, Family, Hook, Match, Property, Protocol, Rule, Ruleset, Table,

@@ -11,6 +11,8 @@ use std::{
 use serde::Deserialize;
 use tokio::{process::Command, sync::Semaphore};
 
+use crate::redirect::dns_of_another_pod;
+
 /// Runs of the redirection at a time: each is some processes.
 const AT_ONCE: usize = 4;
 /// A tool that takes longer hangs.
@@ -71,6 +73,7 @@ impl Namespaces {
         let mut command = enter(namespace);
         // The pod proves by itself that it works (`--check`), on the ports that a probe would need.
         command.arg(&self.redirect).args(["redirect", "--no-probe"]).args(arguments);
+        command.args(dns_of_another_pod(arguments));
         command.env("MESHWRIGHT_LOG", "warn");
         output(&mut command).await.map(drop)
     }

@@ -119,7 +119,13 @@ pub fn plan_of_args(args: &[String]) -> Result<(RedirectPlan, Backend), String> 
     Ok((args.plan(None), args.backend))
 }
 
-pub(super) fn parse(args: &[String]) -> Result<Args, String> {
+/// The flag to add to the arguments of a pod whose rules somebody outside of it writes, where they speak
+/// of the pod's DNS servers, which are not known there: the last of repeated flags holds.
+pub fn dns_of_another_pod(args: &[String]) -> Option<&'static str> {
+    parse(args).is_ok_and(|args| args.needs_resolvers()).then_some("--dns=all")
+}
+
+fn parse(args: &[String]) -> Result<Args, String> {
     match Alone::try_parse_from(args) {
         Ok(alone) => Ok(alone.args),
         Err(error) => {
@@ -298,6 +304,16 @@ mod tests {
     fn the_last_of_repeated_flags_holds() {
         let plan = plan(&["--dns=resolvers", "--dns=off"]).unwrap();
         assert_eq!(plan.dns, Dns::Off);
+    }
+
+    #[test]
+    fn the_resolvers_of_somebody_outside_are_not_the_pods() {
+        let of = |flags: &[&str]| {
+            dns_of_another_pod(&flags.iter().map(|&flag| flag.to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["--dns=resolvers"]), Some("--dns=all"));
+        assert_eq!(of(&["--dns", "resolvers"]), Some("--dns=all"));
+        assert_eq!(of(&["--dns=off"]), None);
     }
 
     #[test]
