@@ -132,8 +132,8 @@ fn the_taint_goes_when_the_node_is_ready() {
         let contents = node.api.contents();
         contents.writes.iter().any(|(request, body)| {
             request == "PATCH /api/v1/nodes/node1"
-                && body["spec"]["taints"][0]
-                    == json!({"$patch": "delete", "key": "meshwright.dev/cni-not-ready"})
+                && body["metadata"]["resourceVersion"] == "7"
+                && body["spec"]["taints"] == json!([{"key": "gpu", "effect": "NoSchedule"}])
         })
     });
 }

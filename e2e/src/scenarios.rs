@@ -12,6 +12,7 @@ mod cni;
 mod collector;
 mod demo;
 mod destinations;
+mod dns;
 mod gateway;
 mod identity;
 mod installation;
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "host-network", run: workloads::host_network_is_left_alone },
         Scenario { name: "agent-killed", run: workloads::agent_killed_during_start },
         Scenario { name: "churn", run: churn::no_pod_without_a_proxy },
+        Scenario { name: "dns", run: dns::agents_answer },
         Scenario { name: "memory", run: memory::within_budget },
         Scenario { name: "rolling-restart", run: resilience::rolling_restart_loses_nothing },
         Scenario { name: "control-plane-outage", run: resilience::control_plane_outage },

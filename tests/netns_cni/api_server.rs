@@ -78,9 +78,19 @@ impl ApiServer {
             .route("/api/v1/pods", get(pods))
             .route("/api/v1/namespaces/{namespace}/pods/{name}", get(pod).delete(write))
             .route("/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}", get(daemonset))
+            .route("/api/v1/nodes/{name}", get(node).patch(write))
             .fallback(write)
             .with_state(self.clone())
     }
+}
+
+/// A node with our taint and another one.
+async fn node(Path(name): Path<String>) -> Json<Value> {
+    let taint = |key: &str| json!({"key": key, "effect": "NoSchedule"});
+    Json(json!({
+        "kind": "Node", "apiVersion": "v1", "metadata": {"name": name, "resourceVersion": "7"},
+        "spec": {"taints": [taint("meshwright.dev/cni-not-ready"), taint("gpu")]},
+    }))
 }
 
 async fn pods(

@@ -119,7 +119,7 @@ fn only(cluster: &Cluster, version: &str, timeout: Duration) -> Result<()> {
 
 /// A control plane that was killed and cannot come back. Its Deployment stays as it is, for the
 /// operator would put it right at once; a quota keeps its ReplicaSet from making pods.
-struct Outage<'a> {
+pub(super) struct Outage<'a> {
     cluster: &'a Cluster,
     over: bool,
 }
@@ -128,7 +128,7 @@ const QUOTA: &str = "no-new-pods";
 const CONTROL_PLANE: &str = "meshwright-control-plane-";
 
 impl<'a> Outage<'a> {
-    fn begin(cluster: &'a Cluster) -> Result<Self> {
+    pub(super) fn begin(cluster: &'a Cluster) -> Result<Self> {
         let quota = json!({
             "apiVersion": "v1", "kind": "ResourceQuota",
             "metadata": {"namespace": SYSTEM, "name": QUOTA},
@@ -155,7 +155,7 @@ impl<'a> Outage<'a> {
     }
 
     /// Lets it come back, and waits until it has.
-    fn end(mut self) -> Result<()> {
+    pub(super) fn end(mut self) -> Result<()> {
         self.over = true;
         self.lift()?;
         wait_for("the control plane back", Duration::from_mins(1), || {
