@@ -29,8 +29,10 @@ pub fn within_budget(cluster: &Cluster) -> Result<()> {
                 mebibytes(median),
                 mebibytes(largest)
             ));
-            let (largest_text, limit_text) = (mebibytes(largest), mebibytes(limit));
-            ensure!(largest <= limit, "{largest_text} resident, more than {limit_text}");
+            let text = mebibytes(limit);
+            ensure!(median <= limit, "the median is more than {text}");
+            // One of them may just have done something that the others have not.
+            ensure!(largest <= limit + limit / 10, "the largest is a tenth more than {text}");
             Ok(())
         });
     }
