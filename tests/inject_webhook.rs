@@ -206,3 +206,11 @@ async fn istio_kinds_are_checked_and_what_we_do_not_act_on_is_a_warning() {
     let warnings = response["warnings"].to_string();
     assert!(warnings.contains("noSuchField"), "{warnings}");
 }
+
+/// Found by `inject_fuzz`.
+#[tokio::test]
+async fn a_hostile_kind_does_not_break_the_line_of_its_refusal() {
+    let (_, response) = post("/inject", review("", "a\nb", "shop", &pod())).await;
+    let message = response["status"]["message"].as_str().unwrap();
+    assert_eq!(message, r#"only pods are injected, this is a "a\nb""#);
+}

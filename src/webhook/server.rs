@@ -96,7 +96,7 @@ async fn validate_any(
 async fn inject(webhooks: Webhooks, revision: String, request: Arc<Request>) -> Answer {
     let kind = &request.kind;
     if (kind.group.as_str(), kind.kind.as_str()) != ("", "Pod") {
-        return Answer::deny(format!("only pods are injected, this is a {}", kind.kind));
+        return Answer::deny(format!("only pods are injected, this is a {:?}", kind.kind));
     }
     let started = Instant::now();
     let installations = webhooks.installations.load_full();
