@@ -214,3 +214,12 @@ async fn a_hostile_kind_does_not_break_the_line_of_its_refusal() {
     let message = response["status"]["message"].as_str().unwrap();
     assert_eq!(message, r#"only pods are injected, this is a "a\nb""#);
 }
+
+/// Found by `inject_fuzz`: the reader of JSON quotes what it does not know.
+#[tokio::test]
+async fn a_hostile_operation_does_not_break_the_line_of_its_refusal() {
+    let body = review("", "Pod", "shop", &pod()).replace("CREATE", "a\\nb");
+    let (_, response) = post("/inject", body).await;
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(message.contains("unknown variant `a b`"), "{message}");
+}

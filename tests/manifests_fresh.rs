@@ -100,7 +100,7 @@ fn the_cni_daemon_may_do_what_its_values_ask_for() {
         verbs.collect::<Vec<_>>()
     };
     let delete = (json!(["pods"]), json!(["delete"]));
-    let untaint = (json!(["nodes"]), json!(["patch"]));
+    let untaint = (json!(["nodes"]), json!(["get", "patch"]));
     let usual = verbs(&["cni.enabled=true"]);
     assert!(usual.contains(&delete) && !usual.contains(&untaint));
     let other = verbs(&["cni.enabled=true", "cni.repair=none", "cni.nodeTaint=true"]);

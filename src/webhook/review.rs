@@ -196,7 +196,7 @@ impl<'a> Reply<'a> {
     }
 
     fn denied(uid: &'a str, code: StatusCode, reason: &str, message: &str) -> Self {
-        let status = Status::failure(message, reason).with_code(code.as_u16());
+        let status = Status::failure(&one_line(message), reason).with_code(code.as_u16());
         Self { allowed: false, status: Some(status), ..Self::allowed(uid) }
     }
 
@@ -204,6 +204,11 @@ impl<'a> Reply<'a> {
         let (api_version, kind) = (API_VERSION, KIND);
         (status, Json(Review { api_version, kind, response: self })).into_response()
     }
+}
+
+/// Parsers quote what they were given, which may hold anything. A reason is one line of a log.
+fn one_line(message: &str) -> String {
+    message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn respond(uid: &str, before: &Value, answer: Answer) -> Response {
