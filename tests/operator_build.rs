@@ -60,6 +60,8 @@ fn documents(objects: &Objects<Prepared>) -> String {
     add(&mut text, &objects.role_bindings);
     add(&mut text, &objects.services);
     add(&mut text, &objects.deployments);
+    add(&mut text, &objects.horizontal_pod_autoscalers);
+    add(&mut text, &objects.pod_disruption_budgets);
     add(&mut text, &objects.mutating_webhooks);
     add(&mut text, &objects.validating_webhooks);
     text

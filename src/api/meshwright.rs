@@ -1,23 +1,35 @@
 //! `meshwright.dev`: our own kinds.
 
+mod control_plane;
 mod defaults;
 pub mod duration;
+mod fleet;
+mod gateway;
 mod injection;
 pub mod labels;
+mod mesh;
+mod profile;
 mod proxy;
 mod redirection;
 pub mod status;
-
-use std::collections::BTreeMap;
+mod workload;
 
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use injection::{Injection, InjectionPolicy, PartialPod, PodPatch};
+pub use control_plane::ControlPlane;
+pub use fleet::{FleetPolicy, FleetStrategy};
+pub use gateway::{Gateway, GatewayKind, GatewayPort, GatewayProtocol, ServiceType};
+pub use injection::{Injection, InjectionPolicy, PartialObject, PodPatch};
+pub use mesh::{LoadBalancing, MeshSettings, OutboundTrafficMode, OutboundTrafficPolicy};
+pub use profile::Profile;
 pub use proxy::{LogLevel, Proxy, Resources, SidecarKind};
 pub use redirection::{Dns, Redirection, RedirectionBackend, RedirectionBy, RedirectionMode};
-pub use status::{GatewayStatus, MeshInstallationStatus, ProxyCount};
+pub use status::{
+    CertificateStatus, GatewayStatus, MeshInstallationStatus, ProxyCount, RolloutStatus,
+};
+pub use workload::{Autoscaling, DisruptionBudget, ObjectPatch, PatchedKind, Placement};
 
 /// One control plane of the mesh with its gateways and settings. Everything is optional: an empty
 /// spec is a working mesh without gateways.
@@ -62,6 +74,8 @@ pub struct MeshInstallationSpec {
     #[schemars(length(max = 16))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// What holds where the rest says nothing: how much runs, and how much it tells.
+    pub profile: Profile,
     /// First part of every identity: `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT`.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$"))]
     pub trust_domain: String,
@@ -78,6 +92,8 @@ pub struct MeshInstallationSpec {
     pub redirection: Redirection,
     /// The agent's DNS.
     pub dns: Dns,
+    /// How running proxies come to a new version.
+    pub fleet: FleetPolicy,
     /// Proxies at the edge of the mesh, each a Deployment with a Service.
     #[schemars(
         length(max = 64),
@@ -88,161 +104,6 @@ pub struct MeshInstallationSpec {
     pub mesh: MeshSettings,
     /// How far Istio's conventions are followed.
     pub compatibility: Compatibility,
-}
-
-/// The control plane's Deployment.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ControlPlane {
-    /// How many run. All of them serve; one of them writes status.
-    #[schemars(range(min = 1, max = 50))]
-    pub replicas: i32,
-    /// What each asks for and may use.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
-}
-
-/// A proxy at the edge of the mesh.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Gateway {
-    /// Name of the Deployment, the Service and the ServiceAccount.
-    #[schemars(length(min = 1, max = 50), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
-    pub name: String,
-    /// Namespace of the gateway; the operator's own if empty.
-    #[serde(default)]
-    #[schemars(length(max = 63), regex(pattern = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$"))]
-    pub namespace: String,
-    /// Whether traffic enters or leaves the mesh through it.
-    #[serde(default)]
-    pub kind: GatewayKind,
-    /// How many run.
-    #[serde(default = "defaults::replicas")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub replicas: i32,
-    /// Type of its Service; `LoadBalancer` for ingress and `ClusterIP` for egress if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service_type: Option<ServiceType>,
-    /// Ports of its Service.
-    #[serde(default = "defaults::gateway_ports")]
-    #[schemars(
-        length(min = 1, max = 64),
-        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"])
-    )]
-    pub ports: Vec<GatewayPort>,
-    /// Labels of its pods, which the `selector` of Istio's Gateways matches. They come on top of
-    /// `app: NAME`, `istio: ingressgateway` (or `egressgateway`) and `meshwright.dev/gateway: NAME`,
-    /// and replace the first two where they have the same key.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-}
-
-/// Which way traffic goes through a gateway.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq, Hash)]
-pub enum GatewayKind {
-    #[default]
-    Ingress,
-    Egress,
-}
-
-/// Types of Services that gateways may have.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq, Hash)]
-pub enum ServiceType {
-    LoadBalancer,
-    NodePort,
-    #[serde(rename = "ClusterIP")]
-    ClusterIp,
-}
-
-impl ServiceType {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::LoadBalancer => "LoadBalancer",
-            Self::NodePort => "NodePort",
-            Self::ClusterIp => "ClusterIP",
-        }
-    }
-}
-
-/// A port of a gateway's Service.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct GatewayPort {
-    /// Name of the port, unique in the gateway.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    pub name: String,
-    /// Number that clients connect to.
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: i32,
-    /// What clients of the mesh speak to it.
-    #[serde(default)]
-    pub protocol: GatewayProtocol,
-}
-
-/// What is spoken on a gateway's port.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq, Hash)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum GatewayProtocol {
-    Http,
-    Http2,
-    Grpc,
-    Https,
-    Tls,
-    #[default]
-    Tcp,
-}
-
-impl GatewayProtocol {
-    /// The value of a Service port's `appProtocol`.
-    pub fn app_protocol(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Http2 => "http2",
-            Self::Grpc => "grpc",
-            Self::Https => "https",
-            Self::Tls => "tls",
-            Self::Tcp => "tcp",
-        }
-    }
-}
-
-/// Settings of the whole mesh.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MeshSettings {
-    /// What happens to traffic for destinations that the mesh does not know.
-    pub outbound_traffic_policy: OutboundTrafficPolicy,
-    /// Whether proxies write a line of JSON for each request to standard output.
-    pub access_log: bool,
-    /// How an endpoint is chosen where no DestinationRule says.
-    pub load_balancing: LoadBalancing,
-}
-
-/// What happens to traffic for destinations that the mesh does not know.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct OutboundTrafficPolicy {
-    /// `ALLOW_ANY` passes it through as it is, `REGISTRY_ONLY` refuses it.
-    pub mode: OutboundTrafficMode,
-}
-
-/// Modes of [`OutboundTrafficPolicy`].
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq, Hash)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum OutboundTrafficMode {
-    #[default]
-    AllowAny,
-    RegistryOnly,
-}
-
-/// Ways of choosing an endpoint.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq, Hash)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum LoadBalancing {
-    RoundRobin,
-    #[default]
-    LeastRequest,
-    Random,
 }
 
 /// How far Istio's conventions are followed.

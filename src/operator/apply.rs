@@ -82,6 +82,8 @@ applicable!(NamespaceResourceScope:
     k8s_openapi::api::core::v1::ServiceAccount,
     k8s_openapi::api::core::v1::Service,
     k8s_openapi::api::apps::v1::Deployment,
+    k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler,
+    k8s_openapi::api::policy::v1::PodDisruptionBudget,
     k8s_openapi::api::rbac::v1::Role,
     k8s_openapi::api::rbac::v1::RoleBinding,
 );
@@ -117,6 +119,8 @@ impl Objects<Prepared> {
             role_bindings,
             services,
             deployments,
+            horizontal_pod_autoscalers,
+            pod_disruption_budgets,
             mutating_webhooks,
             validating_webhooks,
             state: PhantomData,
@@ -130,6 +134,9 @@ impl Objects<Prepared> {
             role_bindings: all(client, role_bindings, &mut changes).await?,
             services: all(client, services, &mut changes).await?,
             deployments: all(client, deployments, &mut changes).await?,
+            horizontal_pod_autoscalers: all(client, horizontal_pod_autoscalers, &mut changes)
+                .await?,
+            pod_disruption_budgets: all(client, pod_disruption_budgets, &mut changes).await?,
             mutating_webhooks: all(client, mutating_webhooks, &mut changes).await?,
             validating_webhooks: all(client, validating_webhooks, &mut changes).await?,
             state: PhantomData,
@@ -145,6 +152,8 @@ impl Objects<Applied> {
         let mut changes = Changes::default();
         orphans(client, selector, &self.mutating_webhooks, &mut changes).await?;
         orphans(client, selector, &self.validating_webhooks, &mut changes).await?;
+        orphans(client, selector, &self.horizontal_pod_autoscalers, &mut changes).await?;
+        orphans(client, selector, &self.pod_disruption_budgets, &mut changes).await?;
         orphans(client, selector, &self.deployments, &mut changes).await?;
         orphans(client, selector, &self.services, &mut changes).await?;
         orphans(client, selector, &self.role_bindings, &mut changes).await?;

@@ -111,7 +111,9 @@ impl Fleet {
             *all += 1;
             *ready_ones += i32::from(*ready);
         }
-        let count = |(revision, (total, ready))| (revision, ProxyCount::new(ready, total));
+        let count = |(revision, (total, ready))| {
+            (revision, ProxyCount { total, ready, ..ProxyCount::default() }.summarized())
+        };
         counts.into_iter().map(count).collect()
     }
 }
@@ -176,8 +178,8 @@ mod tests {
         ] {
             fleet.see(event);
         }
-        assert_eq!(fleet.counts()["default"], ProxyCount::new(1, 2));
+        assert_eq!(fleet.counts()["default"].summary, "1/2");
         fleet.see(watcher::Event::Delete(pod("a", "Running", "True")));
-        assert_eq!(fleet.counts()["default"], ProxyCount::new(0, 1));
+        assert_eq!(fleet.counts()["default"].summary, "0/1");
     }
 }

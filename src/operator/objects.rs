@@ -5,7 +5,9 @@ use std::marker::PhantomData;
 use k8s_openapi::api::{
     admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
     apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{Service, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
 };
 
@@ -27,6 +29,8 @@ pub struct Objects<State> {
     pub role_bindings: Vec<RoleBinding>,
     pub services: Vec<Service>,
     pub deployments: Vec<Deployment>,
+    pub horizontal_pod_autoscalers: Vec<HorizontalPodAutoscaler>,
+    pub pod_disruption_budgets: Vec<PodDisruptionBudget>,
     pub mutating_webhooks: Vec<MutatingWebhookConfiguration>,
     pub validating_webhooks: Vec<ValidatingWebhookConfiguration>,
     pub state: PhantomData<State>,
@@ -42,6 +46,8 @@ impl<State> Default for Objects<State> {
             role_bindings: Vec::new(),
             services: Vec::new(),
             deployments: Vec::new(),
+            horizontal_pod_autoscalers: Vec::new(),
+            pod_disruption_budgets: Vec::new(),
             mutating_webhooks: Vec::new(),
             validating_webhooks: Vec::new(),
             state: PhantomData,

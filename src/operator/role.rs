@@ -8,7 +8,9 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
     apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{Service, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
 };
 use kube::{
@@ -219,6 +221,8 @@ async fn installations(
     let controller = Controller::new(api, watcher::Config::default())
         .with_config(controller::Config::default().debounce(Duration::from_millis(100)));
     let controller = made_for::<Deployment>(controller, &client);
+    let controller = made_for::<HorizontalPodAutoscaler>(controller, &client);
+    let controller = made_for::<PodDisruptionBudget>(controller, &client);
     let controller = made_for::<Service>(controller, &client);
     let controller = made_for::<ServiceAccount>(controller, &client);
     let controller = made_for::<Role>(controller, &client);

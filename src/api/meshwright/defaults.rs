@@ -2,8 +2,9 @@
 //! API server shows them.
 
 use super::{
-    Compatibility, ControlPlane, Dns, Gateway, GatewayKind, GatewayPort, GatewayProtocol,
-    Injection, MeshInstallationSpec, MeshSettings, Proxy, Redirection,
+    Compatibility, ControlPlane, Dns, FleetPolicy, Gateway, GatewayKind, GatewayPort,
+    GatewayProtocol, Injection, MeshInstallationSpec, MeshSettings, Placement, Profile, Proxy,
+    Redirection,
 };
 
 impl Default for MeshInstallationSpec {
@@ -12,6 +13,7 @@ impl Default for MeshInstallationSpec {
             version: String::new(),
             revision: "default".to_owned(),
             tags: Vec::new(),
+            profile: Profile::default(),
             trust_domain: "cluster.local".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
             control_plane: ControlPlane::default(),
@@ -19,16 +21,11 @@ impl Default for MeshInstallationSpec {
             injection: Injection::default(),
             redirection: Redirection::default(),
             dns: Dns::default(),
+            fleet: FleetPolicy::default(),
             gateways: Vec::new(),
             mesh: MeshSettings::default(),
             compatibility: Compatibility::default(),
         }
-    }
-}
-
-impl Default for ControlPlane {
-    fn default() -> Self {
-        Self { replicas: 1, resources: None }
     }
 }
 
@@ -44,16 +41,17 @@ impl Default for Gateway {
             name: String::new(),
             namespace: String::new(),
             kind: GatewayKind::default(),
-            replicas: replicas(),
+            replicas: None,
+            autoscaling: None,
+            disruption_budget: None,
+            placement: Placement::default(),
+            resources: None,
             service_type: None,
             ports: gateway_ports(),
             labels: std::collections::BTreeMap::default(),
+            patches: Vec::new(),
         }
     }
-}
-
-pub(super) fn replicas() -> i32 {
-    1
 }
 
 pub(super) fn gateway_ports() -> Vec<GatewayPort> {

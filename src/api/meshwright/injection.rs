@@ -29,7 +29,7 @@ pub struct Injection {
     /// Istio's `inject.istio.io/templates`) and which are laid over them as strategic merge patches.
     /// The names `sidecar` and `gateway` are built in.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub templates: BTreeMap<String, PartialPod>,
+    pub templates: BTreeMap<String, PartialObject>,
     /// Templates of pods that choose none.
     #[schemars(length(max = 16))]
     pub default_templates: Vec<String>,
@@ -56,17 +56,17 @@ pub struct PodPatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
     /// The partial pod.
-    pub patch: PartialPod,
+    pub patch: PartialObject,
 }
 
-/// Any part of a Pod: `metadata` (labels, annotations) and `spec`.
+/// Any part of an object of the API: `metadata` (labels, annotations) and what its kind has beside.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(transparent)]
-pub struct PartialPod(pub Map<String, Value>);
+pub struct PartialObject(pub Map<String, Value>);
 
-impl JsonSchema for PartialPod {
+impl JsonSchema for PartialObject {
     fn schema_name() -> std::borrow::Cow<'static, str> {
-        "PartialPod".into()
+        "PartialObject".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {

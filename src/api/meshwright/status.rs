@@ -14,7 +14,8 @@ pub struct MeshInstallationStatus {
     /// Image tag that is in force.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
-    /// `Ready`, `Progressing`, `Degraded`, `ControlPlaneReady`, `GatewaysReady`, `WebhookReady`.
+    /// `Ready`, `Progressing`, `Degraded`, and one for each part: `ControlPlaneReady`,
+    /// `GatewaysReady`, `WebhookReady`, `ProxiesReady`, `DefinitionsReady`.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -23,6 +24,12 @@ pub struct MeshInstallationStatus {
     /// Gateways of this installation, in the order of the spec.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<GatewayStatus>,
+    /// How the renewal of proxies goes, where `spec.fleet` asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+    /// Certificates that the mesh cannot do without, by when they end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
 }
 
 /// How many proxies a revision has.
@@ -33,19 +40,35 @@ pub struct ProxyCount {
     pub total: i32,
     /// Those of them that are ready.
     pub ready: i32,
+    /// Those that run the version that is in force.
+    pub current: i32,
+    /// Those that run another.
+    pub outdated: i32,
+    /// Those that refuse a part of their configuration.
+    pub rejected: i32,
     /// `READY/TOTAL`, for the column of `kubectl get`.
     pub summary: String,
 }
 
 impl ProxyCount {
-    pub fn new(ready: i32, total: i32) -> Self {
-        Self { total, ready, summary: format!("{ready}/{total}") }
+    /// The same with the column of `kubectl get`.
+    #[must_use]
+    pub fn summarized(self) -> Self {
+        Self { summary: format!("{}/{}", self.ready, self.total), ..self }
     }
 }
 
 impl Default for ProxyCount {
     fn default() -> Self {
-        Self::new(0, 0)
+        let none = Self {
+            total: 0,
+            ready: 0,
+            current: 0,
+            outdated: 0,
+            rejected: 0,
+            summary: String::new(),
+        };
+        none.summarized()
     }
 }
 
@@ -59,4 +82,35 @@ pub struct GatewayStatus {
     pub namespace: String,
     /// Where it is reached: an IP address or a host name, empty until there is one.
     pub address: String,
+}
+
+/// How the renewal of proxies goes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RolloutStatus {
+    /// Version that proxies are brought to.
+    pub version: String,
+    /// `Waiting`, `Rolling`, `Stopped` or `Done`.
+    pub phase: String,
+    /// The wave that runs or ran last, from 1; and how many there are.
+    pub wave: i32,
+    pub waves: i32,
+    /// `RENEWED/ALL`, for the column of `kubectl get`.
+    pub summary: String,
+    /// Workloads of the wave that runs, or of the one that failed: `Deployment NAMESPACE/NAME`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<String>,
+    /// Why it waits or stopped, in words, with what to do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// A certificate that the mesh cannot do without.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CertificateStatus {
+    /// `root`, `issuer`, `webhook`, or `proxies` for the first of all proxies' to end.
+    pub name: String,
+    /// When it ends, in RFC 3339.
+    pub not_after: String,
 }

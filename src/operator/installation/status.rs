@@ -109,6 +109,8 @@ pub async fn write(
         ),
         proxies: report.proxies,
         gateways: report.gateways,
+        rollout: before.rollout.clone(),
+        certificates: before.certificates.clone(),
     };
     if installation.status.as_ref() == Some(&status) {
         return Ok(());

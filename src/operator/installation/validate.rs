@@ -92,7 +92,7 @@ pub fn validate(
             name: Platform::control_plane_name(&spec.revision),
             image: platform.image("meshwright", &spec.version),
             image_pull_policy: platform.image_pull_policy.clone(),
-            replicas: spec.control_plane.replicas,
+            replicas: spec.control_plane.replicas.unwrap_or(1),
             resources: spec
                 .control_plane
                 .resources

@@ -19,7 +19,7 @@ use super::{
     user::{self, User},
     workload::workload_name,
 };
-use crate::api::meshwright::{PartialPod, RedirectionMode, labels};
+use crate::api::meshwright::{PartialObject, RedirectionMode, labels};
 
 /// What is to become of one pod.
 pub(super) struct Plan {
@@ -110,7 +110,8 @@ impl Plan {
     }
 
     fn custom(&self, name: &str, config: &InjectConfig) -> Layer {
-        let PartialPod(partial) = config.injection.templates.get(name).cloned().unwrap_or_default();
+        let PartialObject(partial) =
+            config.injection.templates.get(name).cloned().unwrap_or_default();
         let source = format!("spec.injection.templates.{name} of the MeshInstallation");
         Layer::foreign(source, partial, self.shape)
     }

@@ -28,7 +28,7 @@ pub(super) fn workload(valid: &Validated, gateway: &Gateway) -> GatewayWorkload 
         annotations: BTreeMap::new(),
         pod_labels,
         selector,
-        replicas: gateway.replicas,
+        replicas: gateway.replicas.unwrap_or(1),
         service_type: gateway.service_type.unwrap_or(service_type).as_str(),
         load_balancer_ip: None,
         ports: gateway.ports.iter().filter_map(port).collect(),
