@@ -9,8 +9,10 @@ pub mod gateway_api;
 pub mod gateway_workload;
 pub mod installation;
 pub mod objects;
+pub mod placement;
 pub mod platform;
 mod role;
+pub mod scaling;
 mod webhooks;
 
 use std::{net::SocketAddr, path::PathBuf};
