@@ -15,6 +15,10 @@ use k8s_openapi::api::{
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Prepared;
 
+/// In the cluster before anything is applied.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Found;
+
 /// As the API server returned them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Applied;

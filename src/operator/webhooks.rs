@@ -29,7 +29,7 @@ use kube::{
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    apply::{self, Changes},
+    apply::{self, Changes, Key},
     installation::{build::webhook, validate::inject_config},
     platform::{OPERATOR, Platform},
 };
@@ -224,18 +224,18 @@ pub(super) async fn register_validator(
 }
 
 async fn register(client: &Client, platform: &Platform, ca: &str) -> Result<(), apply::Error> {
-    let owner = operator_role(client).await.map_err(|source| apply::Error::Api {
-        action: "read",
-        object: format!("ClusterRole {OPERATOR}"),
-        source: Box::new(source),
-    })?;
+    let owner = operator_role(client).await?;
     let wanted = webhook::validator(&platform.webhook, &platform.namespace, ca, owner);
     apply::one(client, wanted, &mut Changes::default()).await.map(drop)
 }
 
 /// The operator's own ClusterRole as an owner; none where the operator runs outside the cluster.
-pub(super) async fn operator_role(client: &Client) -> Result<Option<OwnerReference>, kube::Error> {
-    let role = Api::<ClusterRole>::all(client.clone()).get_metadata_opt(OPERATOR).await?;
+pub(super) async fn operator_role(client: &Client) -> Result<Option<OwnerReference>, apply::Error> {
+    let role = Api::<ClusterRole>::all(client.clone()).get_metadata_opt(OPERATOR).await;
+    let role = role.map_err(|error| {
+        let object = Key { name: OPERATOR.to_owned(), ..Key::kind("ClusterRole") };
+        apply::Error::api("get", object, error)
+    })?;
     Ok(role.map(|role| OwnerReference {
         api_version: "rbac.authorization.k8s.io/v1".to_owned(),
         kind: "ClusterRole".to_owned(),

@@ -1,16 +1,24 @@
-//! Reads what an installation depends on beside itself.
+//! Reads what an installation depends on beside itself, and what is in the cluster of it.
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use kube::{Api, Client, ResourceExt, api::DynamicObject, core::ApiResource};
+use serde_json::Value;
 
-use super::Error;
+use super::{certificates, selector};
 use crate::{
-    api::meshwright::MeshInstallation,
-    operator::{context::Context, webhooks::operator_role},
+    api::meshwright::{CertificateStatus, MeshInstallation},
+    ca::SECRET as CA_SECRET,
+    operator::{
+        apply::{Error, Key, Live},
+        context::Context,
+        webhooks::operator_role,
+    },
+    webhook::certificate::keeper::SECRET as WEBHOOK_SECRET,
 };
 
-/// What was read.
+/// What an installation is made of beside its own spec.
 #[derive(Clone, Debug)]
 pub struct Inputs {
     /// All installations, this one among them.
@@ -21,14 +29,63 @@ pub struct Inputs {
     pub operator_role: Option<OwnerReference>,
 }
 
-/// Reads it.
-pub async fn dereference(context: &Context) -> Result<Inputs, Error> {
-    let operator_role = operator_role(&context.client)
-        .await
-        .map_err(|error| Error::Dereference(Box::new(error)))?;
-    Ok(Inputs {
+/// All that was read.
+pub(super) struct Observed {
+    pub inputs: Inputs,
+    pub live: Live,
+    /// The spec as it is stored, with the fields that this version does not know.
+    pub stored_spec: Value,
+    pub certificates: Vec<CertificateStatus>,
+    /// What could not be read, beside what `live` says.
+    pub failures: Vec<Error>,
+}
+
+/// Reads it. What cannot be read is told and holds up nothing else.
+pub(super) async fn dereference(installation: &MeshInstallation, context: &Context) -> Observed {
+    let (client, name) = (&context.client, installation.name_any());
+    let mut failures = Vec::new();
+    let mut tell = |error| failures.push(error);
+    let role = operator_role(client).await.map_err(&mut tell).ok();
+    let stored = stored(client, &name).await.map_err(&mut tell).ok().flatten();
+    let namespace = &context.platform.namespace;
+    let webhook = secret(client, namespace, WEBHOOK_SECRET).await.map_err(&mut tell).ok();
+    let authority = secret(client, namespace, CA_SECRET).await.map_err(&mut tell).ok();
+    let live = Live::read(client, &selector(&name)).await;
+    let inputs = Inputs {
         installations: context.installations.load().objects.clone(),
         webhook_ca: context.webhook_ca.borrow().clone(),
-        operator_role,
+        operator_role: role.unwrap_or_else(|| role_of_webhooks(&live)),
+    };
+    Observed {
+        inputs,
+        stored_spec: stored.map(|mut object| object.data["spec"].take()).unwrap_or_default(),
+        certificates: certificates::read(webhook.flatten().as_ref(), authority.flatten().as_ref()),
+        live,
+        failures,
+    }
+}
+
+/// Where the role cannot be read, what it was before.
+fn role_of_webhooks(live: &Live) -> Option<OwnerReference> {
+    let owners = live.objects.mutating_webhooks.iter().flat_map(ResourceExt::owner_references);
+    owners.into_iter().find(|owner| owner.kind == "ClusterRole").cloned()
+}
+
+/// The installation as the API server has it, whether or not it can be read as one.
+pub(super) async fn stored(client: &Client, name: &str) -> Result<Option<DynamicObject>, Error> {
+    let resource = ApiResource::erase::<MeshInstallation>(&());
+    let found = Api::<DynamicObject>::all_with(client.clone(), &resource).get_opt(name).await;
+    found.map_err(|error| {
+        let object = Key { name: name.to_owned(), ..Key::kind("MeshInstallation") };
+        Error::api("get", object, error)
+    })
+}
+
+async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
+    let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await;
+    found.map_err(|error| {
+        let namespace = Some(namespace.to_owned());
+        let object = Key { kind: "Secret".to_owned(), namespace, name: name.to_owned() };
+        Error::api("get", object, error)
     })
 }

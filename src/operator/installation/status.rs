@@ -1,12 +1,10 @@
 //! What became of an installation: pure findings from the applied objects, and the one write.
 
-use k8s_openapi::{
-    api::{
-        apps::v1::{Deployment, DeploymentCondition},
-        core::v1::Service,
-    },
-    jiff::Timestamp,
-};
+mod parts;
+pub mod rollout;
+pub mod trouble;
+
+use k8s_openapi::{api::core::v1::Service, jiff::Timestamp};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -14,18 +12,23 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Error, validate::Validated};
+use super::{Error, certificates, validate::Validated};
 use crate::{
     api::meshwright::{
-        GatewayStatus, MeshInstallation, MeshInstallationStatus, ProxyCount, labels::MANAGER,
+        CertificateStatus, GatewayStatus, MeshInstallation, MeshInstallationStatus, ProxyCount,
+        labels::MANAGER,
     },
     operator::{
+        apply,
         conditions::{self, Finding},
         context::Context,
         objects::{Applied, Objects},
     },
-    webhook::validate::names::Tags,
 };
+use trouble::Trouble;
+
+/// Conditions whose changes are events.
+const TOLD: [&str; 2] = ["Ready", "Degraded"];
 
 /// A status as computed.
 #[derive(Clone, Debug)]
@@ -34,69 +37,92 @@ pub struct Report {
     pub findings: Vec<Finding>,
     pub proxies: ProxyCount,
     pub gateways: Vec<GatewayStatus>,
+    pub certificates: Vec<CertificateStatus>,
 }
 
-/// The status of an installation whose objects are applied.
-pub fn report(
-    installation: &MeshInstallation,
-    valid: &Validated,
-    applied: &Objects<Applied>,
-    proxies: ProxyCount,
-) -> Report {
-    let (control_planes, gateways): (Vec<_>, Vec<_>) = applied
-        .deployments
-        .iter()
-        .partition(|d| d.name_any() == valid.control_plane.name && in_namespace(d, valid));
-    let control_plane = Rollout::of(&control_planes);
-    let gateway = Rollout::of(&gateways);
-    let parts = [
-        control_plane.finding("ControlPlaneReady", "the control plane"),
-        gateway.finding("GatewaysReady", "gateways"),
-        webhook(applied, &valid.tags),
-    ];
-    let mut findings = overall(&parts, &[&control_plane, &gateway]);
-    findings.extend(parts);
+/// All that a status says something about.
+pub(super) struct Facts<'a> {
+    pub valid: &'a Validated,
+    pub applied: &'a Objects<Applied>,
+    /// What could not be applied.
+    pub failures: &'a [apply::Error],
+    /// What could not be read.
+    pub unread: &'a [apply::Error],
+    pub troubles: &'a [Trouble],
+    pub proxies: ProxyCount,
+    pub certificates: Vec<CertificateStatus>,
+    /// Fields of the spec that this version does not know.
+    pub unknown_fields: Vec<String>,
+}
+
+/// The status of an installation whose objects are applied, as far as they could be.
+pub(super) fn report(before: &MeshInstallationStatus, facts: Facts<'_>, now: Timestamp) -> Report {
+    let (mut findings, settled) = parts::findings(&facts);
+    findings.push(spec_accepted(&facts));
+    findings.push(certificates::finding(&facts.certificates, now));
     // What stays in force until the new version runs everywhere.
-    let before = installation.status.as_ref().map(|s| s.version.clone()).unwrap_or_default();
-    let settled = control_plane.is_settled() || before.is_empty();
+    let is_new = settled || before.version.is_empty();
     Report {
-        version: if settled { valid.version.clone() } else { before },
+        version: if is_new { facts.valid.version.clone() } else { before.version.clone() },
         findings,
-        proxies,
-        gateways: gateway_addresses(valid, &applied.services),
+        gateways: gateway_addresses(&facts),
+        proxies: facts.proxies,
+        certificates: facts.certificates,
     }
 }
 
+/// Whether every field of the spec works.
+fn spec_accepted(facts: &Facts<'_>) -> Finding {
+    const KIND: &str = "SpecAccepted";
+    let text = |found: &[crate::diagnostic::Diagnostic]| {
+        let sentence = |d: &crate::diagnostic::Diagnostic| format!("{}: {}", d.path, d.message);
+        found.iter().map(sentence).collect::<Vec<_>>().join("; ")
+    };
+    let valid = facts.valid;
+    if !valid.problems.is_empty() {
+        return Finding::new(KIND, false, "Invalid", text(&valid.problems));
+    }
+    if !facts.unknown_fields.is_empty() {
+        let message = format!(
+            "this version of Meshwright does not know {}: they have no effect until the operator is of a version that does",
+            facts.unknown_fields.join(", ")
+        );
+        return Finding::new(KIND, false, "UnknownFields", message);
+    }
+    if !valid.warnings.is_empty() {
+        return Finding::new(KIND, true, "Warnings", text(&valid.warnings));
+    }
+    Finding::new(KIND, true, "Valid", "every field is in force or on its way")
+}
+
 /// The status of an installation that could not be brought about: what was known, and the error.
-pub fn failed(installation: &MeshInstallation, error: &Error) -> Report {
-    let before = installation.status.clone().unwrap_or_default();
+pub fn failed(before: &MeshInstallationStatus, error: &Error) -> Report {
     let message = error.to_string();
     let mut findings = vec![
         Finding::new("Ready", false, error.kind(), message.clone()),
         Finding::new("Progressing", false, error.kind(), "nothing moves until this is solved"),
-        Finding::new("Degraded", true, error.kind(), message),
+        Finding::new("Degraded", true, error.kind(), message.clone()),
+        Finding::new("SpecAccepted", false, error.kind(), message),
     ];
-    let known = [
-        ("ControlPlaneReady", "NotChecked"),
-        ("GatewaysReady", "NotChecked"),
-        ("WebhookReady", "NotChecked"),
-    ];
-    findings.extend(known.map(|(kind, reason)| Finding {
+    let unchecked = ["ControlPlaneReady", "GatewaysReady", "WebhookReady"].map(|kind| Finding {
         kind,
         status: None,
-        reason,
+        reason: "NotChecked",
         message: "see Degraded".to_owned(),
-    }));
-    Report { version: before.version, findings, proxies: before.proxies, gateways: before.gateways }
+    });
+    findings.extend(unchecked);
+    let MeshInstallationStatus { version, proxies, gateways, certificates, .. } = before.clone();
+    Report { version, findings, proxies, gateways, certificates }
 }
 
-/// Writes the status if it is not there yet, and tells of it where readiness changed.
+/// Writes the status if it is not there yet, and tells of it where readiness changed. `before` is
+/// what the API server has.
 pub async fn write(
     context: &Context,
     installation: &MeshInstallation,
+    before: &MeshInstallationStatus,
     report: Report,
 ) -> Result<(), Error> {
-    let before = installation.status.clone().unwrap_or_default();
     let generation = installation.metadata.generation;
     let status = MeshInstallationStatus {
         observed_generation: generation,
@@ -110,9 +136,9 @@ pub async fn write(
         proxies: report.proxies,
         gateways: report.gateways,
         rollout: before.rollout.clone(),
-        certificates: before.certificates.clone(),
+        certificates: report.certificates,
     };
-    if installation.status.as_ref() == Some(&status) {
+    if *before == status {
         return Ok(());
     }
     let patch = json!({
@@ -121,152 +147,70 @@ pub async fn write(
         "metadata": {"name": installation.name_any()},
         "status": status,
     });
-    let api = Api::<MeshInstallation>::all(context.client.clone());
+    let api = Api::<serde_json::Value>::all_with(
+        context.client.clone(),
+        &kube::core::ApiResource::erase::<MeshInstallation>(&()),
+    );
     let params = PatchParams::apply(MANAGER).force();
     api.patch_status(&installation.name_any(), &params, &Patch::Apply(patch))
         .await
         .map_err(|error| Error::Status(Box::new(error)))?;
-    announce(context, installation, &before, &status).await;
+    for kind in TOLD {
+        announce(context, installation, kind, [before, &status]).await;
+    }
     Ok(())
 }
 
-/// An event for each change of readiness and of its reason.
+/// An event for each change of a condition and of its reason.
 async fn announce(
     context: &Context,
     installation: &MeshInstallation,
-    before: &MeshInstallationStatus,
-    after: &MeshInstallationStatus,
+    kind: &str,
+    [before, after]: [&MeshInstallationStatus; 2],
 ) {
     let find = |status: &MeshInstallationStatus| {
-        status.conditions.iter().find(|c| c.type_ == "Ready").cloned()
+        status.conditions.iter().find(|c| c.type_ == kind).cloned()
     };
-    let (Some(ready), previous) = (find(after), find(before)) else { return };
+    let (Some(now), previous) = (find(after), find(before)) else { return };
     let same = previous
-        .is_some_and(|p| (p.status, p.reason) == (ready.status.clone(), ready.reason.clone()));
-    if same {
+        .as_ref()
+        .is_some_and(|p| (&p.status, &p.reason) == (&now.status, &now.reason));
+    let bad = after.conditions.iter().any(|c| c.type_ == "Degraded" && c.status == "True");
+    // What is told of `Ready` need not be said twice.
+    if same || (kind == "Degraded" && (!bad || find_ready(after) == Some(&now.reason))) {
         return;
     }
-    let bad = after.conditions.iter().any(|c| c.type_ == "Degraded" && c.status == "True");
     let event = Event {
         type_: if bad { EventType::Warning } else { EventType::Normal },
-        reason: ready.reason,
-        note: Some(ready.message),
+        reason: now.reason,
+        note: Some(now.message.chars().take(LONGEST_NOTE).collect()),
         action: "Reconcile".to_owned(),
         secondary: None,
     };
     context.publish(installation, event).await;
 }
 
-fn in_namespace(deployment: &Deployment, valid: &Validated) -> bool {
-    deployment.namespace().as_deref() == Some(valid.namespace.as_str())
+/// Of an event, as the API server takes it.
+const LONGEST_NOTE: usize = 1000;
+
+fn find_ready(status: &MeshInstallationStatus) -> Option<&String> {
+    let ready = status.conditions.iter().find(|c| c.type_ == "Ready" && c.status != "True");
+    ready.map(|condition| &condition.reason)
 }
 
-fn webhook(applied: &Objects<Applied>, tags: &Tags) -> Finding {
-    let trusted = applied.mutating_webhooks.iter().flat_map(|w| w.webhooks.iter().flatten());
-    if trusted.clone().count() > 0 && trusted.clone().all(|w| w.client_config.ca_bundle.is_some()) {
-        let waits = |(tag, holder): &(String, String)| {
-            format!("; tag {tag} waits for MeshInstallation {holder} to give it up")
-        };
-        let waiting: String = tags.waiting.iter().map(waits).collect();
-        Finding::new("WebhookReady", true, "Configured", format!("pods are injected{waiting}"))
-    } else {
-        Finding::new("WebhookReady", false, "NoCertificate", "the webhook has no certificate yet")
-    }
-}
-
-/// `Ready`, `Progressing` and `Degraded`, from the parts.
-fn overall(parts: &[Finding], rollouts: &[&Rollout]) -> Vec<Finding> {
-    let waiting: Vec<_> = parts.iter().filter(|part| part.status != Some(true)).collect();
-    let broken: Vec<_> = rollouts.iter().flat_map(|r| r.broken.iter().cloned()).collect();
-    let moving: Vec<_> = rollouts.iter().flat_map(|r| r.moving.iter().cloned()).collect();
-    let ready = if waiting.is_empty() {
-        Finding::new("Ready", true, "Ready", "the mesh works")
-    } else {
-        let messages: Vec<_> = waiting.iter().map(|part| part.message.as_str()).collect();
-        let reason = if broken.is_empty() { "Waiting" } else { "Broken" };
-        Finding::new("Ready", false, reason, messages.join("; "))
-    };
-    let progressing = if moving.is_empty() {
-        Finding::new("Progressing", false, "Settled", "everything is as the spec says")
-    } else {
-        Finding::new("Progressing", true, "RollingOut", moving.join("; "))
-    };
-    let degraded = if broken.is_empty() {
-        Finding::new("Degraded", false, "AsExpected", "nothing is wrong")
-    } else {
-        Finding::new("Degraded", true, "Broken", broken.join("; "))
-    };
-    vec![ready, progressing, degraded]
-}
-
-/// How far some Deployments are.
-#[derive(Debug, Default)]
-struct Rollout {
-    total: usize,
-    moving: Vec<String>,
-    broken: Vec<String>,
-    unavailable: Vec<String>,
-}
-
-impl Rollout {
-    fn of(deployments: &[&Deployment]) -> Self {
-        let mut rollout = Self { total: deployments.len(), ..Self::default() };
-        for deployment in deployments {
-            rollout.add(deployment);
-        }
-        rollout
-    }
-
-    fn add(&mut self, deployment: &Deployment) {
-        let name =
-            format!("{}/{}", deployment.namespace().unwrap_or_default(), deployment.name_any());
-        let wanted = deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
-        let status = deployment.status.clone().unwrap_or_default();
-        let seen = status.observed_generation >= deployment.metadata.generation;
-        let updated = if seen { status.updated_replicas.unwrap_or(0) } else { 0 };
-        let available = status.available_replicas.unwrap_or(0);
-        if available < wanted {
-            self.unavailable.push(format!("{name}: {available} of {wanted} available"));
-        }
-        let old_ones = status.replicas.unwrap_or(0) > updated;
-        if !seen || updated < wanted || available < wanted || old_ones {
-            self.moving.push(format!("{name}: {updated} of {wanted} updated"));
-        }
-        let failing = |c: &&DeploymentCondition| {
-            (c.type_ == "Progressing" && c.status == "False")
-                || (c.type_ == "ReplicaFailure" && c.status == "True")
-        };
-        if let Some(failure) = status.conditions.iter().flatten().find(failing) {
-            let message = failure.message.as_deref().unwrap_or_default();
-            self.broken.push(format!("{name}: {message}"));
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        self.moving.is_empty()
-    }
-
-    fn finding(&self, kind: &'static str, what: &str) -> Finding {
-        match self.unavailable.first() {
-            None if self.total == 0 => Finding::new(kind, true, "NoneWanted", format!("no {what}")),
-            None => Finding::new(kind, true, "Available", "all replicas are available"),
-            Some(_) => Finding::new(kind, false, "Unavailable", self.unavailable.join("; ")),
-        }
-    }
-}
-
-fn gateway_addresses(valid: &Validated, services: &[Service]) -> Vec<GatewayStatus> {
-    let find = |name: &str, namespace: &str| {
-        services
+fn gateway_addresses(facts: &Facts<'_>) -> Vec<GatewayStatus> {
+    let services = &facts.applied.services;
+    let status = |(namespace, name): &(String, String)| {
+        let service = services
             .iter()
-            .find(|s| s.name_any() == name && s.namespace().as_deref() == Some(namespace))
+            .find(|s| s.name_any() == *name && s.namespace().as_deref() == Some(namespace));
+        GatewayStatus {
+            name: name.clone(),
+            namespace: namespace.clone(),
+            address: service.and_then(address).unwrap_or_default(),
+        }
     };
-    let status = |gateway: &crate::api::meshwright::Gateway| GatewayStatus {
-        name: gateway.name.clone(),
-        namespace: gateway.namespace.clone(),
-        address: find(&gateway.name, &gateway.namespace).and_then(address).unwrap_or_default(),
-    };
-    valid.gateways.iter().map(status).collect()
+    facts.valid.listed.iter().map(status).collect()
 }
 
 /// Where a Service is reached from outside, or from inside where that is all it is for.

@@ -9,8 +9,11 @@ use kube::{Resource, ResourceExt};
 use super::Error;
 pub use super::dereference::Inputs;
 use crate::{
-    api::meshwright::{Gateway, MeshInstallation},
-    diagnostic::Severity,
+    api::meshwright::{
+        Autoscaling, DisruptionBudget, Gateway, MeshInstallation, MeshInstallationSpec, ObjectPatch,
+        Placement,
+    },
+    diagnostic::{Diagnostic, Severity},
     operator::platform::{Platform, WebhookEndpoint},
     webhook::{
         inject::{InjectConfig, NativeSupport, ProxySettings, container},
@@ -35,8 +38,14 @@ pub struct Validated {
     pub namespace: String,
     pub control_plane: ControlPlane,
     pub proxy: ProxySettings,
-    /// With their namespaces filled in.
+    /// Those that can be built, with their namespaces and what the profile decides filled in.
     pub gateways: Vec<Gateway>,
+    /// Namespace and name of all of them, in the order of the spec.
+    pub listed: Vec<(String, String)>,
+    /// What is wrong with gateways, which holds up no other. They stay as they are.
+    pub problems: Vec<Diagnostic>,
+    /// What works and deserves attention.
+    pub warnings: Vec<Diagnostic>,
     pub webhook: Webhook,
 }
 
@@ -46,8 +55,20 @@ pub struct ControlPlane {
     pub name: String,
     pub image: String,
     pub image_pull_policy: String,
-    pub replicas: i32,
+    /// None where an autoscaler decides.
+    pub replicas: Option<i32>,
+    pub autoscaling: Option<Autoscaling>,
+    pub disruption_budget: Option<DisruptionBudget>,
+    pub placement: Placement,
     pub resources: ResourceRequirements,
+    pub patches: Vec<ObjectPatch>,
+}
+
+impl ControlPlane {
+    /// Whether there may be more than one.
+    pub fn is_several(&self) -> bool {
+        self.autoscaling.as_ref().map_or(self.replicas, |a| Some(a.max_replicas)) > Some(1)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -67,20 +88,17 @@ pub fn validate(
     platform: &Platform,
 ) -> Result<Validated, Error> {
     let Inputs { installations, webhook_ca, operator_role } = inputs;
-    let mut found = installation::check(installation, installations.iter().map(AsRef::as_ref));
-    found.retain(|finding| finding.severity == Severity::Error);
-    if !found.is_empty() {
-        return Err(Error::Invalid(found));
+    let found = installation::check(installation, installations.iter().map(AsRef::as_ref));
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|finding| finding.severity == Severity::Error);
+    let (problems, fatal): (Vec<_>, Vec<_>) =
+        errors.into_iter().partition(|finding| gateway_of(finding).is_some());
+    if !fatal.is_empty() {
+        return Err(Error::Invalid(fatal.into_iter().chain(problems).collect()));
     }
-    let spec = &installation.spec;
+    let spec = installation.spec.resolved();
     let owner = installation.controller_owner_ref(&()).unwrap_or_default();
-    let resolved = |gateway: &Gateway| {
-        let mut gateway = gateway.clone();
-        if gateway.namespace.is_empty() {
-            gateway.namespace.clone_from(&platform.namespace);
-        }
-        gateway
-    };
+    let (gateways, listed) = gateways(&spec, &problems, platform);
     Ok(Validated {
         name: installation.name_any(),
         revision: spec.revision.clone(),
@@ -88,19 +106,12 @@ pub fn validate(
         version: platform.version(&spec.version).to_owned(),
         istio_labels: spec.compatibility.istio_labels,
         namespace: platform.namespace.clone(),
-        control_plane: ControlPlane {
-            name: Platform::control_plane_name(&spec.revision),
-            image: platform.image("meshwright", &spec.version),
-            image_pull_policy: platform.image_pull_policy.clone(),
-            replicas: spec.control_plane.replicas.unwrap_or(1),
-            resources: spec
-                .control_plane
-                .resources
-                .as_ref()
-                .map_or_else(default_resources, container::resources),
-        },
+        control_plane: control_plane(&spec, platform),
         proxy: proxy_settings(installation, platform, &NativeSupport::default()),
-        gateways: spec.gateways.iter().map(resolved).collect(),
+        gateways,
+        listed,
+        problems,
+        warnings,
         webhook: Webhook {
             endpoint: platform.webhook.clone(),
             ca: webhook_ca,
@@ -108,6 +119,50 @@ pub fn validate(
         },
         owner,
     })
+}
+
+/// Position of the gateway that a finding is about.
+fn gateway_of(finding: &Diagnostic) -> Option<usize> {
+    finding.path.strip_prefix("spec.gateways[")?.split(']').next()?.parse().ok()
+}
+
+/// The gateways that can be built, and the places of all.
+fn gateways(
+    spec: &MeshInstallationSpec,
+    problems: &[Diagnostic],
+    platform: &Platform,
+) -> (Vec<Gateway>, Vec<(String, String)>) {
+    let (mut good, mut listed) = (Vec::new(), Vec::new());
+    for (index, gateway) in spec.gateways.iter().enumerate() {
+        let mut gateway = gateway.clone();
+        if gateway.namespace.is_empty() {
+            gateway.namespace.clone_from(&platform.namespace);
+        }
+        let place = (gateway.namespace.clone(), gateway.name.clone());
+        if !listed.contains(&place) {
+            listed.push(place);
+        }
+        if !problems.iter().any(|problem| gateway_of(problem) == Some(index)) {
+            good.push(gateway);
+        }
+    }
+    (good, listed)
+}
+
+/// Of a resolved spec.
+fn control_plane(spec: &MeshInstallationSpec, platform: &Platform) -> ControlPlane {
+    let asked = &spec.control_plane;
+    ControlPlane {
+        name: Platform::control_plane_name(&spec.revision),
+        image: platform.image("meshwright", &spec.version),
+        image_pull_policy: platform.image_pull_policy.clone(),
+        replicas: if asked.autoscaling.is_some() { None } else { asked.replicas },
+        autoscaling: asked.autoscaling.clone(),
+        disruption_budget: asked.disruption_budget.clone(),
+        placement: asked.placement.clone(),
+        resources: asked.resources.as_ref().map(container::resources).unwrap_or_default(),
+        patches: asked.patches.clone(),
+    }
 }
 
 /// What the injection webhook does for an installation, one of `all`, in a cluster with such nodes.
@@ -133,17 +188,13 @@ pub fn proxy_settings(
     platform: &Platform,
     native: &NativeSupport,
 ) -> ProxySettings {
-    let spec = &installation.spec;
+    let spec = installation.spec.resolved();
     let settings = ProxySettings::new(
-        spec,
+        &spec,
         platform.image("meshwright-proxy", &spec.version),
         &platform.image_pull_policy,
         platform.discovery_address(&spec.revision),
         native.everywhere(),
     );
     ProxySettings { native: native.clone(), ..settings }
-}
-
-fn default_resources() -> ResourceRequirements {
-    container::requests("50m", "64Mi")
 }

@@ -1,4 +1,4 @@
-//! The control plane's Deployment, Service and ServiceAccount.
+//! The control plane's Deployment, Service and ServiceAccount, and what scales and guards it.
 
 use k8s_openapi::{
     api::{
@@ -15,7 +15,11 @@ use kube::api::ObjectMeta;
 
 use super::{Validated, labels, metadata};
 use crate::{
-    operator::objects::{Objects, Prepared},
+    operator::{
+        installation::validate::ControlPlane,
+        objects::{Objects, Prepared},
+        placement, scaling,
+    },
     webhook::inject::container::from_field,
 };
 
@@ -40,10 +44,11 @@ pub(super) fn build(valid: &Validated, objects: &mut Objects<Prepared>) {
         }),
         status: None,
     });
+    let ControlPlane { name, replicas, autoscaling, disruption_budget, .. } = &valid.control_plane;
     objects.deployments.push(Deployment {
         metadata: metadata(),
         spec: Some(DeploymentSpec {
-            replicas: Some(valid.control_plane.replicas),
+            replicas: *replicas,
             selector: LabelSelector {
                 match_labels: Some(selector(valid)),
                 match_expressions: None,
@@ -53,6 +58,12 @@ pub(super) fn build(valid: &Validated, objects: &mut Objects<Prepared>) {
         }),
         status: None,
     });
+    objects
+        .horizontal_pod_autoscalers
+        .extend(autoscaling.iter().map(|a| scaling::autoscaler(metadata(), name, a)));
+    objects
+        .pod_disruption_budgets
+        .extend(disruption_budget.iter().map(|b| scaling::budget(metadata(), &selector(valid), b)));
 }
 
 fn selector(valid: &Validated) -> std::collections::BTreeMap<String, String> {
@@ -73,6 +84,9 @@ fn template(valid: &Validated) -> PodTemplateSpec {
     let mut pod_labels = labels(valid);
     pod_labels.extend(selector(valid));
     let annotation = |key: &str, value: &str| (format!("prometheus.io/{key}"), value.to_owned());
+    let mut spec = pod(valid);
+    let settings = &valid.control_plane;
+    placement::place(&mut spec, &settings.placement, &selector(valid), settings.is_several());
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(pod_labels),
@@ -81,22 +95,26 @@ fn template(valid: &Validated) -> PodTemplateSpec {
             ),
             ..ObjectMeta::default()
         }),
-        spec: Some(PodSpec {
-            service_account_name: Some(valid.control_plane.name.clone()),
-            enable_service_links: Some(false),
-            security_context: Some(PodSecurityContext {
-                run_as_non_root: Some(true),
-                run_as_user: Some(1337),
-                run_as_group: Some(1337),
-                seccomp_profile: Some(SeccompProfile {
-                    type_: "RuntimeDefault".to_owned(),
-                    localhost_profile: None,
-                }),
-                ..PodSecurityContext::default()
+        spec: Some(spec),
+    }
+}
+
+fn pod(valid: &Validated) -> PodSpec {
+    PodSpec {
+        service_account_name: Some(valid.control_plane.name.clone()),
+        enable_service_links: Some(false),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(1337),
+            run_as_group: Some(1337),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
             }),
-            containers: vec![container(valid)],
-            ..PodSpec::default()
+            ..PodSecurityContext::default()
         }),
+        containers: vec![container(valid)],
+        ..PodSpec::default()
     }
 }
 
