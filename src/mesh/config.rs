@@ -13,7 +13,7 @@ pub fn build(snapshot: &Snapshot) -> MeshConfig {
         config.system_namespace = snapshot.system_namespace.clone();
     }
     let Some(installation) = &snapshot.installation else { return config };
-    let spec = &installation.spec;
+    let spec = installation.spec.resolved();
     config.trust_domain.clone_from(&spec.trust_domain);
     config.cluster_domain.clone_from(&spec.cluster_domain);
     config.outbound = match spec.mesh.outbound_traffic_policy.mode {

@@ -131,7 +131,10 @@ async fn settle<K: Applicable>(
     let api = K::api(client, key.namespace.as_deref());
     let params = PatchParams::apply(MANAGER).force();
     let patch = Patch::Apply(&wanted);
-    let failed = |action| |error| Error::api(action, key.clone(), error);
+    let failed = |action| {
+        let key = key.clone();
+        move |error| Error::api(action, key, error)
+    };
     let applied = match api.patch(&key.name, &params, &patch).await.map_err(failed("apply")) {
         Err(error) if error.is_immutable() && live.is_some() && is_made_anew::<K>() => {
             let gone = api.delete(&key.name, &DeleteParams::background()).await;

@@ -2,14 +2,17 @@
 //! pure, [`super::apply`] writes objects, [`status`] writes what became of them.
 
 pub mod build;
+mod certificates;
 mod dereference;
 pub mod status;
 pub mod validate;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api, ResourceExt,
+    api::DynamicObject,
     core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::{
         controller::Action,
@@ -18,13 +21,16 @@ use kube::{
     },
 };
 
+use serde::Deserialize;
+
+use self::dereference::{Observed, dereference};
 use super::{
     apply::{self, Changes},
     context::Context,
 };
 use crate::{
     api::meshwright::{
-        MeshInstallation,
+        MeshInstallation, MeshInstallationStatus,
         labels::{INSTALLATION, MANAGED_BY, MANAGER},
     },
     diagnostic::Diagnostic,
@@ -32,6 +38,11 @@ use crate::{
 
 /// Holds an installation until its webhook configurations are gone.
 pub const FINALIZER: &str = "meshwright.dev/webhooks";
+/// Nothing tells us of what is not watched (namespaces, quotas, roles): a failure is tried again this
+/// often at least.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often a settled installation is looked at: certificates end without an event.
+const LOOK_INTERVAL: Duration = Duration::from_hours(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -39,8 +50,8 @@ pub enum Error {
     Unreadable(#[from] Box<InvalidObject>),
     #[error("the MeshInstallation is not valid: {}", sentences(.0))]
     Invalid(Vec<Diagnostic>),
-    #[error("cannot read what the installation depends on: {0}")]
-    Dereference(#[source] Box<kube::Error>),
+    #[error("{}", incomplete(.0))]
+    Incomplete(Vec<apply::Error>),
     #[error(transparent)]
     Apply(#[from] apply::Error),
     #[error("cannot write the status: {0}")]
@@ -55,7 +66,7 @@ impl Error {
         match self {
             Self::Unreadable(_) => "Unreadable",
             Self::Invalid(_) => "Invalid",
-            Self::Dereference(_) => "ReadFailed",
+            Self::Incomplete(failures) => failures.first().map_or("ApplyFailed", |f| f.reason()),
             Self::Apply(_) => "ApplyFailed",
             Self::Status(_) => "StatusFailed",
             Self::Finalizer(error) => match &**error {
@@ -73,6 +84,14 @@ fn sentences(diagnostics: &[Diagnostic]) -> String {
     diagnostics.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
+fn incomplete(failures: &[apply::Error]) -> String {
+    let first = failures.first().map(ToString::to_string).unwrap_or_default();
+    match failures.len() {
+        0 | 1 => first,
+        more => format!("{first}; and {} more", more - 1),
+    }
+}
+
 /// Label selector of all that was made for an installation.
 pub fn selector(installation: &str) -> String {
     format!("{MANAGED_BY}={MANAGER},{INSTALLATION}={installation}")
@@ -83,7 +102,10 @@ pub async fn reconcile(
     object: Arc<DeserializeGuard<MeshInstallation>>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
-    let installation = object.0.as_ref().map_err(|error| Error::from(Box::new(error.clone())))?;
+    let installation = match &object.0 {
+        Ok(installation) => installation,
+        Err(invalid) => return Err(unreadable(invalid, &context).await),
+    };
     let api = Api::<MeshInstallation>::all(context.client.clone());
     let step = |event| async {
         match event {
@@ -110,22 +132,53 @@ pub fn error_policy(
     match error.kind() {
         // Nothing changes until somebody edits it.
         "Unreadable" | "Invalid" => Action::await_change(),
-        _ => Action::requeue(context.backoff.next(&name)),
+        _ => Action::requeue(context.backoff.next(&name).min(LONGEST_PAUSE)),
     }
 }
 
+/// Says in the status that the spec means nothing to this version. All that runs goes on.
+async fn unreadable(invalid: &InvalidObject, context: &Context) -> Error {
+    let name = invalid.metadata.name.clone().unwrap_or_default();
+    let error = Error::from(Box::new(invalid.clone()));
+    let stored = dereference::stored(&context.client, &name).await;
+    let before = stored.ok().flatten().map(|object| previous(&object)).unwrap_or_default();
+    let told = status::failed(&before, &error);
+    let installation =
+        MeshInstallation { metadata: invalid.metadata.clone(), ..MeshInstallation::default() };
+    if let Err(error) = status::write(context, &installation, &before, told).await {
+        tracing::warn!(%error, "the failure could not be written to the status");
+    }
+    error
+}
+
+/// The status as the API server has it.
+fn previous(stored: &DynamicObject) -> MeshInstallationStatus {
+    stored
+        .data
+        .get("status")
+        .and_then(|status| MeshInstallationStatus::deserialize(status).ok())
+        .unwrap_or_default()
+}
+
 async fn converge(installation: &MeshInstallation, context: &Context) -> Result<Action, Error> {
-    match steps(installation, context).await {
+    // Needs a client.
+    let observed = dereference(installation, context).await;
+    let before = observed.status.clone();
+    match steps(installation, context, observed).await {
         Ok(outcome) => {
             announce_changes(installation, context, &outcome.changes, "Applied").await;
             announce_changes(installation, context, &outcome.removed, "Removed").await;
-            status::write(context, installation, outcome.status).await?;
-            Ok(Action::await_change())
+            status::write(context, installation, &before, outcome.status).await?;
+            if outcome.failures.is_empty() {
+                Ok(look_again(installation, context, outcome.waits))
+            } else {
+                Err(Error::Incomplete(outcome.failures))
+            }
         }
         Err(error) => {
             // Whoever looks at the object sees why nothing moves; the first error counts.
-            let told = status::failed(installation, &error);
-            if let Err(error) = status::write(context, installation, told).await {
+            let told = status::failed(&before, &error);
+            if let Err(error) = status::write(context, installation, &before, told).await {
                 tracing::warn!(%error, "the failure could not be written to the status");
             }
             Err(error)
@@ -133,24 +186,57 @@ async fn converge(installation: &MeshInstallation, context: &Context) -> Result<
     }
 }
 
+/// Pods that do not come up change nothing that is watched.
+fn look_again(installation: &MeshInstallation, context: &Context, waits: bool) -> Action {
+    let pods = format!("pods of {}", installation.name_any());
+    if waits {
+        return Action::requeue(context.backoff.next(&pods).min(LONGEST_PAUSE));
+    }
+    context.backoff.reset(&pods);
+    Action::requeue(LOOK_INTERVAL)
+}
+
 struct Outcome {
     changes: Changes,
     removed: Changes,
+    /// What could not be read, applied or removed.
+    failures: Vec<apply::Error>,
+    /// Whether pods are on their way.
+    waits: bool,
     status: status::Report,
 }
 
-async fn steps(installation: &MeshInstallation, context: &Context) -> Result<Outcome, Error> {
-    // Needs a client.
-    let inputs = dereference::dereference(context).await?;
+async fn steps(
+    installation: &MeshInstallation,
+    context: &Context,
+    observed: Observed,
+) -> Result<Outcome, Error> {
+    let Observed { inputs, live, mut failures, certificates, unknown_fields, status: before } =
+        observed;
     // Pure.
     let valid = validate::validate(installation, inputs, &context.platform)?;
     let objects = build::build(&valid);
     // Need a client.
-    let (applied, changes) = objects.apply(&context.client).await?;
-    let removed = applied.prune(&context.client, &selector(&valid.name)).await?;
-    let proxies = context.fleet.borrow().get(&valid.revision).cloned().unwrap_or_default();
-    let status = status::report(installation, &valid, &applied, proxies);
-    Ok(Outcome { changes, removed, status })
+    let client = &context.client;
+    let mut outcome = objects.apply_over(client, &live).await;
+    let removed = outcome.prune(client, &live, |key| valid.is_held_back(key)).await;
+    failures.extend(live.failures);
+    let troubles =
+        status::trouble::look(client, &outcome.applied.deployments, &mut failures).await;
+    let facts = status::Facts {
+        valid: &valid,
+        applied: &outcome.applied,
+        failures: &outcome.failures,
+        unread: &failures,
+        troubles: &troubles,
+        proxies: context.fleet.borrow().get(&valid.revision).cloned().unwrap_or_default(),
+        certificates,
+        unknown_fields,
+    };
+    let status = status::report(&before, facts, Timestamp::now());
+    let waits = !outcome.applied.deployments.iter().all(status::rollout::is_settled);
+    outcome.failures.extend(failures);
+    Ok(Outcome { changes: outcome.changes, removed, failures: outcome.failures, waits, status })
 }
 
 /// Deletes the webhook configurations before the garbage collector takes what serves them.

@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Api, Client, ResourceExt, api::DynamicObject, core::ApiResource};
-use serde_json::Value;
 
-use super::{certificates, selector};
+use super::{certificates, previous, selector};
 use crate::{
-    api::meshwright::{CertificateStatus, MeshInstallation},
+    api::meshwright::{CertificateStatus, MeshInstallation, MeshInstallationStatus},
     ca::SECRET as CA_SECRET,
     operator::{
         apply::{Error, Key, Live},
         context::Context,
         webhooks::operator_role,
     },
-    webhook::certificate::keeper::SECRET as WEBHOOK_SECRET,
+    webhook::{
+        certificate::keeper::SECRET as WEBHOOK_SECRET, validate::installation::unknown_fields,
+    },
 };
 
 /// What an installation is made of beside its own spec.
@@ -33,8 +34,10 @@ pub struct Inputs {
 pub(super) struct Observed {
     pub inputs: Inputs,
     pub live: Live,
-    /// The spec as it is stored, with the fields that this version does not know.
-    pub stored_spec: Value,
+    /// As the API server has it: what a watch tells may be older than what we wrote.
+    pub status: MeshInstallationStatus,
+    /// Fields of the stored spec that this version does not know.
+    pub unknown_fields: Vec<String>,
     pub certificates: Vec<CertificateStatus>,
     /// What could not be read, beside what `live` says.
     pub failures: Vec<Error>,
@@ -58,7 +61,10 @@ pub(super) async fn dereference(installation: &MeshInstallation, context: &Conte
     };
     Observed {
         inputs,
-        stored_spec: stored.map(|mut object| object.data["spec"].take()).unwrap_or_default(),
+        status: stored.as_ref().map(previous).unwrap_or_default(),
+        unknown_fields: stored
+            .map(|object| unknown_fields(&object.data["spec"]))
+            .unwrap_or_default(),
         certificates: certificates::read(webhook.flatten().as_ref(), authority.flatten().as_ref()),
         live,
         failures,

@@ -7,7 +7,8 @@ pub mod trouble;
 use k8s_openapi::{api::core::v1::Service, jiff::Timestamp};
 use kube::{
     Api, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{DynamicObject, Patch, PatchParams},
+    core::ApiResource,
     runtime::events::{Event, EventType},
 };
 use serde_json::json;
@@ -147,10 +148,9 @@ pub async fn write(
         "metadata": {"name": installation.name_any()},
         "status": status,
     });
-    let api = Api::<serde_json::Value>::all_with(
-        context.client.clone(),
-        &kube::core::ApiResource::erase::<MeshInstallation>(&()),
-    );
+    // The answer need not be readable: the status may be just about that.
+    let resource = ApiResource::erase::<MeshInstallation>(&());
+    let api = Api::<DynamicObject>::all_with(context.client.clone(), &resource);
     let params = PatchParams::apply(MANAGER).force();
     api.patch_status(&installation.name_any(), &params, &Patch::Apply(patch))
         .await

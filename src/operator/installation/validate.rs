@@ -14,7 +14,10 @@ use crate::{
         Placement,
     },
     diagnostic::{Diagnostic, Severity},
-    operator::platform::{Platform, WebhookEndpoint},
+    operator::{
+        apply::Key,
+        platform::{Platform, WebhookEndpoint},
+    },
     webhook::{
         inject::{InjectConfig, NativeSupport, ProxySettings, container},
         validate::{
@@ -47,6 +50,17 @@ pub struct Validated {
     /// What works and deserves attention.
     pub warnings: Vec<Diagnostic>,
     pub webhook: Webhook,
+}
+
+impl Validated {
+    /// Whether an object is of a gateway that cannot be built, and stays as it is.
+    pub fn is_held_back(&self, key: &Key) -> bool {
+        let is_its = |namespace: &String, name: &String| {
+            key.namespace.as_ref() == Some(namespace) && key.name == *name
+        };
+        self.listed.iter().any(|(namespace, name)| is_its(namespace, name))
+            && !self.gateways.iter().any(|g| is_its(&g.namespace, &g.name))
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -40,10 +40,15 @@ pub fn check_json<'a>(
     let typed: MeshInstallation = read(object)?;
     let mut found = check(&typed, others);
     let about = object_ref(&typed);
-    for path in unknown::fields(&SPEC_SCHEMA, &object["spec"], "spec") {
+    for path in unknown_fields(&object["spec"]) {
         found.push(Diagnostic::error(&about, path, "UnknownField", "there is no such field"));
     }
     Ok(found)
+}
+
+/// Paths of the fields of a spec that this version does not know.
+pub fn unknown_fields(spec: &Value) -> Vec<String> {
+    unknown::fields(&SPEC_SCHEMA, spec, "spec")
 }
 
 /// Checks an object that the API server holds.
