@@ -8,6 +8,7 @@ pub mod leader;
 pub mod logs;
 pub mod shutdown;
 pub mod tls;
+pub mod writes;
 
 use std::{io::Write, process::ExitCode};
 

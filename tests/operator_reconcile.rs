@@ -4,91 +4,33 @@
 
 #[path = "operator/api_server.rs"]
 mod api_server;
+#[path = "operator/bad_input.rs"]
+mod bad_input;
+#[path = "operator/fixture.rs"]
+mod fixture;
+#[path = "operator/interruption.rs"]
+mod interruption;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
-
-use api_server::State;
-use arc_swap::ArcSwap;
-use kube::{Client, core::DeserializeGuard, runtime::events::Recorder};
+use fixture::{CONTROL_PLANE, Fixture, PATH, SYSTEM, installation};
+use kube::core::DeserializeGuard;
 use meshwright::{
     api::meshwright::MeshInstallation,
-    operator::{
-        context::{Backoff, Context},
-        installation::{FINALIZER, error_policy, reconcile},
-        platform::{Platform, WebhookEndpoint},
-    },
-    webhook::server::Installations,
+    operator::installation::{error_policy, reconcile},
 };
 use serde_json::{Value, json};
-use tokio::sync::watch;
-
-const PATH: &str = "/apis/meshwright.dev/v1alpha1/meshinstallations/default";
-const CONTROL_PLANE: &str =
-    "/apis/apps/v1/namespaces/meshwright-system/deployments/meshwright-control-plane";
-
-fn context(client: Client) -> Arc<Context> {
-    Arc::new(Context {
-        recorder: Recorder::new(client.clone(), "meshwright-operator".into()),
-        client,
-        platform: Platform {
-            namespace: "meshwright-system".to_owned(),
-            image_registry: "registry.test".to_owned(),
-            image_tag: "1".to_owned(),
-            image_pull_policy: "Never".to_owned(),
-            webhook: WebhookEndpoint::Service,
-        },
-        backoff: Backoff::default(),
-        installations: Arc::new(ArcSwap::from_pointee(Installations::default())),
-        changed: watch::channel(()).1,
-        fleet: watch::channel(BTreeMap::new()).1,
-        webhook_ca: watch::channel("CA".to_owned()).1,
-    })
-}
-
-fn installation(spec: &Value) -> Value {
-    json!({
-        "apiVersion": "meshwright.dev/v1alpha1", "kind": "MeshInstallation",
-        "metadata": {"name": "default", "uid": "u-1", "generation": 1, "finalizers": [FINALIZER]},
-        "spec": spec,
-    })
-}
-
-/// Reconciles the stored installation; the error's text, if any, and what was written.
-async fn run(context: &Arc<Context>, state: &Arc<Mutex<State>>) -> (Option<String>, Vec<String>) {
-    let stored = state.lock().unwrap().objects[PATH].clone();
-    let object: DeserializeGuard<MeshInstallation> = serde_json::from_value(stored).unwrap();
-    let outcome = reconcile(Arc::new(object), context.clone()).await;
-    let writes = std::mem::take(&mut state.lock().unwrap().writes);
-    (outcome.err().map(|error| error.to_string()), writes)
-}
-
-fn condition(state: &Mutex<State>, kind: &str) -> Value {
-    let state = state.lock().unwrap();
-    let conditions = state.objects[PATH]["status"]["conditions"].as_array().unwrap();
-    conditions.iter().find(|condition| condition["type"] == kind).unwrap().clone()
-}
 
 #[tokio::test]
 async fn the_finalizer_comes_first() {
-    let (client, state) = api_server::start();
-    let mut object = installation(&json!({}));
-    object["metadata"]["finalizers"] = Value::Null;
-    state.lock().unwrap().objects.insert(PATH.to_owned(), object);
-    let (error, writes) = run(&context(client), &state).await;
+    let mesh = Fixture::new(&json!({}));
+    mesh.state().objects.get_mut(PATH).unwrap()["metadata"]["finalizers"] = Value::Null;
+    let (error, writes) = mesh.run().await;
     assert_eq!((error, writes), (None, vec![format!("PATCH {PATH}")]));
 }
 
 #[tokio::test]
 async fn applies_in_order_and_then_writes_nothing() {
-    let (client, state) = api_server::start();
-    let object = installation(&json!({"gateways": [{"name": "ingress"}]}));
-    state.lock().unwrap().objects.insert(PATH.to_owned(), object);
-    let context = context(client);
-
-    let (error, writes) = run(&context, &state).await;
+    let mesh = Fixture::new(&json!({"gateways": [{"name": "ingress"}]}));
+    let (error, writes) = mesh.run().await;
     assert_eq!(error, None);
     let kinds: Vec<_> = writes.iter().map(|write| write.rsplit('/').nth(1).unwrap()).collect();
     let expected = [
@@ -106,80 +48,195 @@ async fn applies_in_order_and_then_writes_nothing() {
         "default",
     ];
     assert_eq!(kinds, expected);
-    assert_eq!(condition(&state, "Ready")["status"], "False");
-    assert_eq!(condition(&state, "Progressing")["reason"], "RollingOut");
+    assert_eq!(mesh.condition("Ready")["status"], "False");
+    assert_eq!(mesh.condition("Progressing")["reason"], "RollingOut");
 
-    let (error, writes) = run(&context, &state).await;
-    assert_eq!((error, writes), (None, vec![]), "a settled installation writes nothing");
+    // However often somebody looks, nothing is written.
+    for _ in 0..20 {
+        let (error, writes) = mesh.run().await;
+        assert_eq!((error, writes), (None, vec![]), "a settled installation writes nothing");
+    }
 
     // A gateway that is not wanted any more goes, with all that belongs to it.
-    state.lock().unwrap().objects.get_mut(PATH).unwrap()["spec"] = json!({});
-    let (_, writes) = run(&context, &state).await;
+    mesh.set_spec(&json!({}));
+    let (_, writes) = mesh.run().await;
     let deleted: Vec<_> = writes.iter().filter(|write| write.starts_with("DELETE")).collect();
     assert_eq!(deleted.len(), 3, "{deleted:?}");
     assert!(deleted.iter().all(|write| write.ends_with("/ingress")), "{deleted:?}");
 }
 
+/// Exactly these calls, however many gateways there are.
+#[tokio::test]
+async fn an_unchanged_installation_costs_one_list_for_each_kind() {
+    let gateways: Vec<_> = (0..5).map(|n| json!({"name": format!("g{n}")})).collect();
+    let mesh = Fixture::new(&json!({"gateways": gateways}));
+    mesh.run().await;
+    mesh.make_available();
+    mesh.run().await;
+    mesh.state().calls.clear();
+    mesh.run().await;
+    let expected = [
+        "GET /apis/rbac.authorization.k8s.io/v1/clusterroles/meshwright-operator",
+        "GET /apis/meshwright.dev/v1alpha1/meshinstallations/default",
+        "GET /api/v1/namespaces/meshwright-system/secrets/meshwright-webhook-tls",
+        "GET /api/v1/namespaces/meshwright-system/secrets/meshwright-ca",
+        "GET /api/v1/serviceaccounts",
+        "GET /apis/rbac.authorization.k8s.io/v1/clusterroles",
+        "GET /apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+        "GET /apis/rbac.authorization.k8s.io/v1/roles",
+        "GET /apis/rbac.authorization.k8s.io/v1/rolebindings",
+        "GET /api/v1/services",
+        "GET /apis/apps/v1/deployments",
+        "GET /apis/autoscaling/v2/horizontalpodautoscalers",
+        "GET /apis/policy/v1/poddisruptionbudgets",
+        "GET /apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+        "GET /apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    ];
+    assert_eq!(mesh.state().calls, expected);
+}
+
 #[tokio::test]
 async fn drift_is_repaired() {
-    let (client, state) = api_server::start();
-    state.lock().unwrap().objects.insert(PATH.to_owned(), installation(&json!({})));
-    let context = context(client);
-    run(&context, &state).await;
-    state.lock().unwrap().objects.get_mut(CONTROL_PLANE).unwrap()["spec"]["replicas"] = json!(0);
-    let (_, writes) = run(&context, &state).await;
+    let mesh = Fixture::new(&json!({}));
+    mesh.run().await;
+    mesh.state().objects.get_mut(CONTROL_PLANE).unwrap()["spec"]["replicas"] = json!(0);
+    let (_, writes) = mesh.run().await;
     assert_eq!(writes, [format!("PATCH {CONTROL_PLANE}")]);
+    assert_eq!(mesh.state().objects[CONTROL_PLANE]["spec"]["replicas"], 1);
+}
+
+/// Each child that is deleted comes back, and nothing else is touched.
+#[tokio::test]
+async fn whatever_is_deleted_comes_back() {
+    let spec = json!({"profile": "ha", "gateways": [{"name": "edge", "namespace": "edge"}]});
+    let mesh = Fixture::new(&spec);
+    mesh.run().await;
+    let before = mesh.objects();
+    let children: Vec<_> = before.keys().filter(|path| *path != PATH).cloned().collect();
+    assert!(children.len() >= 12, "{children:?}");
+    for child in children {
+        mesh.state().objects.remove(&child);
+        let (error, writes) = mesh.run().await;
+        assert_eq!((error, writes), (None, vec![format!("PATCH {child}")]));
+    }
+    assert_eq!(mesh.objects(), before);
+}
+
+/// Fields, items and labels that others add stay, through a drift of ours and a change of the spec.
+#[tokio::test]
+async fn what_others_own_stays() {
+    let mesh = Fixture::new(&json!({}));
+    mesh.run().await;
+    {
+        let mut state = mesh.state();
+        let deployment = state.objects.get_mut(CONTROL_PLANE).unwrap();
+        deployment["metadata"]["annotations"]["theirs"] = json!("a");
+        deployment["metadata"]["labels"]["theirs"] = json!("b");
+        deployment["spec"]["minReadySeconds"] = json!(7);
+        let pod = &mut deployment["spec"]["template"]["spec"];
+        pod["containers"].as_array_mut().unwrap().push(json!({"name": "theirs", "image": "x"}));
+    }
+    assert_eq!(mesh.run().await, (None, vec![]), "additions of others are no drift");
+    mesh.state().objects.get_mut(CONTROL_PLANE).unwrap()["spec"]["replicas"] = json!(5);
+    mesh.run().await;
+    mesh.set_spec(&json!({"version": "2"}));
+    mesh.run().await;
+    let deployment = mesh.state().objects[CONTROL_PLANE].clone();
+    assert_eq!(deployment["metadata"]["annotations"]["theirs"], "a");
+    assert_eq!(deployment["metadata"]["labels"]["theirs"], "b");
+    assert_eq!(deployment["spec"]["minReadySeconds"], 7);
+    let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap();
+    assert_eq!(containers.len(), 2);
+    assert_eq!(containers[0]["image"], "registry.test/meshwright:2");
+    assert_eq!(deployment["spec"]["replicas"], 1);
+}
+
+/// The number of pods that run is not reset to one while the autoscaler takes over.
+#[tokio::test]
+async fn autoscaling_takes_over_what_runs() {
+    let mesh = Fixture::new(&json!({"controlPlane": {"replicas": 3}}));
+    mesh.run().await;
+    let entry = json!({
+        "manager": "meshwright-operator", "operation": "Apply",
+        "fieldsV1": {"f:spec": {"f:replicas": {}}},
+    });
+    mesh.state().objects.get_mut(CONTROL_PLANE).unwrap()["metadata"]["managedFields"] =
+        json!([entry]);
+    let scaled = json!({"controlPlane": {"autoscaling": {"minReplicas": 2, "maxReplicas": 6}}});
+    mesh.set_spec(&scaled);
+    let (_, writes) = mesh.run().await;
+    let deployment = format!("PATCH {CONTROL_PLANE}");
+    assert_eq!(writes[..2], [deployment.clone(), deployment], "kept, then given up");
+    let autoscaler = format!(
+        "/apis/autoscaling/v2/namespaces/{SYSTEM}/horizontalpodautoscalers/meshwright-control-plane"
+    );
+    assert!(mesh.state().objects.contains_key(&autoscaler));
+    // And back.
+    mesh.set_spec(&json!({}));
+    let (_, writes) = mesh.run().await;
+    assert!(writes.contains(&format!("DELETE {autoscaler}")), "{writes:?}");
+    assert_eq!(mesh.state().objects[CONTROL_PLANE]["spec"]["replicas"], 1);
 }
 
 #[tokio::test]
 async fn readiness_follows_the_deployments() {
-    let (client, state) = api_server::start();
-    state.lock().unwrap().objects.insert(PATH.to_owned(), installation(&json!({})));
-    let context = context(client);
-    run(&context, &state).await;
-    state.lock().unwrap().objects.get_mut(CONTROL_PLANE).unwrap()["status"] =
-        json!({"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1});
-    let (_, writes) = run(&context, &state).await;
+    let mesh = Fixture::new(&json!({}));
+    mesh.run().await;
+    mesh.make_available();
+    let (_, writes) = mesh.run().await;
     assert_eq!(writes, [format!("PATCH {PATH}/status")]);
-    assert_eq!(condition(&state, "Ready")["status"], "True");
-    assert_eq!(condition(&state, "Degraded")["status"], "False");
+    assert_eq!(mesh.condition("Ready")["status"], "True");
+    assert_eq!(mesh.condition("Degraded")["status"], "False");
+    assert_eq!(mesh.condition("SpecAccepted")["status"], "True");
+    let reasons: Vec<_> =
+        mesh.state().events.iter().map(|event| event["reason"].clone()).collect();
+    assert!(reasons.contains(&json!("Ready")), "{reasons:?}");
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_in_the_status() {
-    let (client, state) = api_server::start();
-    let object = installation(&json!({"proxy": {"certificateTtl": "1s"}}));
-    state.lock().unwrap().objects.insert(PATH.to_owned(), object);
-    let (error, writes) = run(&context(client), &state).await;
-    assert!(error.unwrap().contains("spec.proxy.certificateTtl"));
-    assert_eq!(writes, [format!("PATCH {PATH}/status")]);
-    assert_eq!(condition(&state, "Degraded")["reason"], "Invalid");
+async fn certificates_are_in_the_status() {
+    let mesh = Fixture::new(&json!({}));
+    let now = time::OffsetDateTime::now_utc();
+    let bundle = meshwright::webhook::certificate::Bundle::issue(
+        &["meshwright-operator.meshwright-system.svc".to_owned()].into(),
+        now,
+        None,
+    )
+    .unwrap();
+    let data = json!({"tls.crt": k8s_openapi::ByteString(bundle.certificate.into_bytes())});
+    let path = format!("/api/v1/namespaces/{SYSTEM}/secrets/meshwright-webhook-tls");
+    mesh.state().objects.insert(path, json!({"metadata": {"name": "x"}, "data": data}));
+    mesh.run().await;
+    let status = mesh.state().objects[PATH]["status"].clone();
+    assert_eq!(status["certificates"][0]["name"], "webhook");
+    assert!(status["certificates"][0]["notAfter"].as_str().unwrap().starts_with("20"));
+    assert_eq!(mesh.condition("CertificatesValid")["status"], "True");
 }
 
 #[tokio::test]
-async fn a_refusal_is_said_and_tried_again_later() {
-    let (client, state) = api_server::start();
-    state.lock().unwrap().objects.insert(PATH.to_owned(), installation(&json!({})));
-    state.lock().unwrap().forbidden.push("/deployments/".to_owned());
-    let context = context(client);
+async fn a_refusal_is_tried_again_later_and_later() {
+    let mesh = Fixture::new(&json!({}));
+    mesh.state().forbidden.push("/deployments/".to_owned());
     let object: DeserializeGuard<MeshInstallation> =
-        serde_json::from_value(state.lock().unwrap().objects[PATH].clone()).unwrap();
-    let object = Arc::new(object);
+        serde_json::from_value(installation(&json!({}))).unwrap();
+    let object = std::sync::Arc::new(object);
+    let context = mesh.context.clone();
     let error = reconcile(object.clone(), context.clone()).await.unwrap_err();
-    assert_eq!(condition(&state, "Degraded")["reason"], "ApplyFailed");
     let again = |error| format!("{:?}", error_policy(object.clone(), error, context.clone()));
     assert!(again(&error).contains("1s") && again(&error).contains("2s"));
+    for _ in 0..9 {
+        again(&error);
+    }
+    assert!(again(&error).contains("30s"), "{}", again(&error));
 }
 
 #[tokio::test]
 async fn webhook_configurations_go_before_anything_else() {
-    let (client, state) = api_server::start();
-    state.lock().unwrap().objects.insert(PATH.to_owned(), installation(&json!({})));
-    let context = context(client);
-    run(&context, &state).await;
-    state.lock().unwrap().objects.get_mut(PATH).unwrap()["metadata"]["deletionTimestamp"] =
+    let mesh = Fixture::new(&json!({}));
+    mesh.run().await;
+    mesh.state().objects.get_mut(PATH).unwrap()["metadata"]["deletionTimestamp"] =
         json!("2026-01-01T00:00:00Z");
-    let (error, writes) = run(&context, &state).await;
+    let (error, writes) = mesh.run().await;
     let webhook = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/meshwright-injector-default";
     assert_eq!((error, writes), (None, vec![format!("DELETE {webhook}"), format!("PATCH {PATH}")]));
 }

@@ -48,10 +48,19 @@ pub use workload::{Autoscaling, DisruptionBudget, ObjectPatch, PatchedKind, Plac
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether the control plane, its gateways and its webhooks work"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.version","description":"Version that is in force"}"#,
     printcolumn = r#"{"name":"Proxies","type":"string","jsonPath":".status.proxies.summary","description":"Proxies that are ready, of all of this revision"}"#,
-    printcolumn = r#"{"name":"Revision","type":"string","jsonPath":".spec.revision","description":"Revision that namespaces and pods choose by label","priority":1}"#,
+    printcolumn = r#"{"name":"Outdated","type":"integer","jsonPath":".status.proxies.outdated","description":"Proxies of another version than the one in force"}"#,
+    printcolumn = r#"{"name":"Rollout","type":"string","jsonPath":".status.rollout.summary","description":"Proxies that were renewed, of all that are to be"}"#,
+    printcolumn = r#"{"name":"Revision","type":"string","jsonPath":".spec.revision","description":"Revision that namespaces and pods choose by label"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not","priority":1}"#,
+    printcolumn = r#"{"name":"Profile","type":"string","jsonPath":".spec.profile","description":"What holds where the spec says nothing","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.tags) || !(self.revision in self.tags)",
+    "message": "the revision is a name of its own and must not be among the tags",
+    "fieldPath": ".tags",
+}]))]
 pub struct MeshInstallationSpec {
     /// Tag of the images of the control plane and the proxies. The operator's own version if empty.
     #[schemars(length(max = 128), regex(pattern = r"^[A-Za-z0-9_.-]*$"))]
@@ -71,13 +80,21 @@ pub struct MeshInstallationSpec {
     /// Other names of this revision, such as `stable`: what chooses one of them chooses it. `default`
     /// stands for all that choose none. A name that an older MeshInstallation has comes into force
     /// here when that one gives it up: add it here first, then take it out there.
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     /// What holds where the rest says nothing: how much runs, and how much it tells.
     pub profile: Profile,
-    /// First part of every identity: `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT`.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$"))]
+    /// First part of every identity: `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT`. Cannot
+    /// be changed later: until the last certificate is renewed, proxies would refuse each other.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$"),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self == oldSelf",
+            "message": "cannot be changed: proxies of the old and of the new trust domain would refuse each other",
+        }])
+    )]
     pub trust_domain: String,
     /// DNS suffix of Services in this cluster.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]

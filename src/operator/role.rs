@@ -40,9 +40,11 @@ use crate::{
         labels::{INSTALLATION, MANAGED_BY, MANAGER},
     },
     runtime::{
-        admin, kube_client,
+        admin,
+        client::counted_client,
         leader::{self, LeaderElection},
         logs, shutdown, tls,
+        writes::Writes,
     },
     webhook::{
         certificate::keeper::Keeper,
@@ -64,13 +66,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn operate(args: Args) -> anyhow::Result<()> {
-    let client = kube_client(args.kubeconfig.as_deref()).await?;
+    let writes = Writes::default();
+    let client = counted_client(args.kubeconfig.as_deref(), &writes).await?;
     let platform = platform(&args);
     let mut tasks = JoinSet::new();
     let stop = shutdown::signal().boxed().shared();
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    writes.register(&mut registry, "meshwright_operator");
     let (ready, readiness) = watch::channel(false);
     tasks.spawn(admin::serve(args.admin_address, Arc::new(registry), readiness));
 

@@ -1,4 +1,7 @@
-//! An API server of a few lines behind kube's client: it stores what is applied and notes each write.
+//! An API server of a few lines behind kube's client: it stores what is applied, as server-side apply
+//! does, and notes each call.
+
+#![allow(dead_code, reason = "each test uses a part")]
 
 use std::{
     collections::BTreeMap,
@@ -7,108 +10,226 @@ use std::{
 
 use http::{Method, Request, Response, StatusCode};
 use kube::{Client, client::Body};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+/// Lists in which everybody has items of their own, with what tells those apart.
+const SHARED: [(&str, &str); 6] = [
+    ("containers", "name"),
+    ("initContainers", "name"),
+    ("env", "name"),
+    ("ports", "name"),
+    ("webhooks", "name"),
+    ("ownerReferences", "uid"),
+];
 
 #[derive(Default)]
 pub struct State {
     pub objects: BTreeMap<String, Value>,
+    /// `METHOD path` of every call.
+    pub calls: Vec<String>,
     /// `METHOD path` of everything that was not a read.
     pub writes: Vec<String>,
     pub events: Vec<Value>,
     /// Paths whose writes are refused.
     pub forbidden: Vec<String>,
+    /// `METHOD path` (a part of it) that is answered with this code and message.
+    pub refusals: Vec<(String, u16, String)>,
+    /// How many more calls are answered; all of them if none is given.
+    pub calls_left: Option<usize>,
+    /// What each manager applied last, by path and manager.
+    applied: BTreeMap<(String, String), Value>,
+    version: u64,
 }
 
 /// A client of a new server.
 pub fn start() -> (Client, Arc<Mutex<State>>) {
-    let (mock, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     let state = Arc::new(Mutex::new(State::default()));
+    (client(&state), state)
+}
+
+/// One more client of a server.
+pub fn client(state: &Arc<Mutex<State>>) -> Client {
+    let (mock, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     let server = state.clone();
     tokio::spawn(async move {
         while let Some((request, send)) = handle.next_request().await {
             let (head, body) = request.into_parts();
             let body = body.collect_bytes().await.unwrap();
-            let (status, answer) =
-                server.lock().unwrap().answer(&head.method, head.uri.path(), &body);
+            let query = head.uri.query().unwrap_or_default();
+            let answer = server.lock().unwrap().answer(&head.method, head.uri.path(), query, &body);
+            // Without an answer the connection breaks.
+            let Some((status, answer)) = answer else { continue };
             let mut response = Response::new(Body::from(answer.to_string().into_bytes()));
             *response.status_mut() = status;
             send.send_response(response);
         }
     });
-    (Client::new(mock, "default"), state)
+    Client::new(mock, "default")
 }
 
-fn failure(status: StatusCode, reason: &str) -> (StatusCode, Value) {
+type Answer = (StatusCode, Value);
+
+fn failure(status: StatusCode, message: &str) -> Answer {
     let body = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": reason, "reason": reason, "code": status.as_u16(),
+        "message": message, "reason": message, "code": status.as_u16(),
     });
     (status, body)
 }
 
+/// A collection: where its objects are, and which selector they must match.
+struct Collection<'a> {
+    root: String,
+    namespace: Option<&'a str>,
+    plural: &'a str,
+}
+
+fn collection(path: &str) -> Option<Collection<'_>> {
+    let parts: Vec<_> = path.split('/').skip(1).collect();
+    let roots = if parts.first() == Some(&"api") { 2 } else { 3 };
+    let (root, rest) = (parts.get(..roots)?, parts.get(roots..)?);
+    let root = format!("/{}/", root.join("/"));
+    match rest {
+        [plural] => Some(Collection { root, namespace: None, plural }),
+        ["namespaces", namespace, plural] => {
+            Some(Collection { root, namespace: Some(namespace), plural })
+        }
+        _ => None,
+    }
+}
+
+impl Collection<'_> {
+    fn has(&self, path: &str) -> bool {
+        let Some(rest) = path.strip_prefix(&self.root) else { return false };
+        match rest.split('/').collect::<Vec<_>>()[..] {
+            [plural, _] => self.namespace.is_none() && plural == self.plural,
+            ["namespaces", namespace, plural, _] => {
+                self.namespace.is_none_or(|asked| asked == namespace) && plural == self.plural
+            }
+            _ => false,
+        }
+    }
+}
+
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let pair = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name)?;
+    Some(pair.1.replace("%3D", "=").replace("%2C", ",").replace("%2F", "/"))
+}
+
+fn matches(object: &Value, selector: &str) -> bool {
+    selector.split(',').filter_map(|pair| pair.split_once('=')).all(|(key, value)| {
+        object["metadata"]["labels"][key].as_str() == Some(value.trim_start_matches('='))
+    })
+}
+
 impl State {
-    fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
+    fn answer(&mut self, method: &Method, path: &str, query: &str, body: &[u8]) -> Option<Answer> {
         let events = path.contains("/events");
+        if let Some(left) = &mut self.calls_left {
+            *left = left.checked_sub(1)?;
+        }
+        let call = format!("{method} {path}");
+        self.calls.push(call.clone());
         if method != Method::GET && !events {
-            self.writes.push(format!("{method} {path}"));
+            self.writes.push(call.clone());
             if self.forbidden.iter().any(|forbidden| path.contains(forbidden)) {
-                return failure(StatusCode::FORBIDDEN, "Forbidden");
+                return Some(failure(StatusCode::FORBIDDEN, "Forbidden"));
             }
         }
-        match *method {
-            Method::GET => self.read(path),
+        if let Some((_, code, message)) = self.refusals.iter().find(|(part, ..)| call.contains(part)) {
+            return Some(failure(StatusCode::from_u16(*code).unwrap(), message));
+        }
+        Some(match *method {
+            Method::GET => self.read(path, query),
             Method::DELETE => {
                 self.objects.remove(path);
-                (
-                    StatusCode::OK,
-                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
-                )
+                self.applied.retain(|(applied, _), _| applied != path);
+                let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+                (StatusCode::OK, body)
             }
             _ if events => {
                 let event: Value = serde_json::from_slice(body).unwrap();
                 self.events.push(event.clone());
                 (StatusCode::CREATED, event)
             }
-            _ => self.write(path, serde_json::from_slice(body).unwrap()),
-        }
+            _ => self.write(path, query, serde_json::from_slice(body).unwrap()),
+        })
     }
 
-    fn read(&self, path: &str) -> (StatusCode, Value) {
+    fn read(&self, path: &str, query: &str) -> Answer {
         if let Some(object) = self.objects.get(path) {
             return (StatusCode::OK, object.clone());
         }
-        let parts: Vec<_> = path.split('/').skip(1).collect();
-        if !matches!(parts[..], ["api", _, _] | ["apis", _, _, _]) {
+        let Some(collection) = collection(path) else {
             return failure(StatusCode::NOT_FOUND, "NotFound");
-        }
-        // A list over all namespaces.
-        let (prefix, plural) = path.rsplit_once('/').unwrap();
-        let is_in =
-            |key: &&String| key.starts_with(prefix) && key.split('/').rev().nth(1) == Some(plural);
-        let items: Vec<_> = self
-            .objects
-            .iter()
-            .filter(|(key, object)| {
-                is_in(key)
-                    && object["metadata"]["labels"]["meshwright.dev/installation"].is_string()
-            })
-            .map(|(_, object)| object.clone())
-            .collect();
+        };
+        let selector = parameter(query, "labelSelector").unwrap_or_default();
+        let found = self.objects.iter().filter(|(key, object)| {
+            collection.has(key) && matches(object, &selector)
+        });
+        let items: Vec<_> = found.map(|(_, object)| object.clone()).collect();
         let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items});
         (StatusCode::OK, list)
     }
 
-    fn write(&mut self, path: &str, body: Value) -> (StatusCode, Value) {
+    fn write(&mut self, path: &str, query: &str, body: Value) -> Answer {
         let path = path.strip_suffix("/status").unwrap_or(path);
-        let stored = self.objects.entry(path.to_owned()).or_insert(Value::Null);
+        let before = self.objects.get(path).cloned().unwrap_or(Value::Null);
+        let mut after = before.clone();
         if body.is_array() {
             let operations: json_patch::Patch = serde_json::from_value(body).unwrap();
-            json_patch::patch(stored, &operations).unwrap();
-        } else if stored.is_null() {
-            *stored = body;
+            json_patch::patch(&mut after, &operations).unwrap();
+        } else if let Some(manager) = parameter(query, "fieldManager") {
+            let key = (path.to_owned(), manager);
+            let last = self.applied.insert(key, body.clone()).unwrap_or(Value::Null);
+            apply("", &mut after, &last, &body);
         } else {
-            json_patch::merge(stored, &body);
+            json_patch::merge(&mut after, &body);
         }
-        (StatusCode::OK, stored.clone())
+        if after != before {
+            self.version += 1;
+            after["metadata"]["resourceVersion"] = json!(self.version.to_string());
+            self.objects.insert(path.to_owned(), after.clone());
+        }
+        (StatusCode::OK, after)
+    }
+}
+
+/// Server-side apply: what the manager applied last and does not apply now goes, what it applies is
+/// set, and the rest belongs to others.
+fn apply(field: &str, live: &mut Value, last: &Value, new: &Value) {
+    match new {
+        Value::Object(new) => {
+            if !live.is_object() {
+                *live = json!({});
+            }
+            let nothing = Map::new();
+            let (live, last) = (live.as_object_mut().unwrap(), last.as_object().unwrap_or(&nothing));
+            live.retain(|name, _| new.contains_key(name) || !last.contains_key(name));
+            for (name, value) in new {
+                let mine = last.get(name).unwrap_or(&Value::Null);
+                apply(name, live.entry(name).or_insert(Value::Null), mine, value);
+            }
+        }
+        Value::Array(new) => match SHARED.iter().find(|(list, _)| *list == field) {
+            Some((_, key)) if live.is_array() => {
+                apply_items(live.as_array_mut().unwrap(), last, new, key);
+            }
+            _ => *live = json!(new),
+        },
+        _ => *live = new.clone(),
+    }
+}
+
+fn apply_items(live: &mut Vec<Value>, last: &Value, new: &[Value], key: &str) {
+    let last = last.as_array().cloned().unwrap_or_default();
+    let has = |items: &[Value], item: &Value| items.iter().any(|other| other[key] == item[key]);
+    live.retain(|item| has(new, item) || !has(&last, item));
+    for item in new {
+        let mine = last.iter().find(|other| other[key] == item[key]).unwrap_or(&Value::Null);
+        match live.iter_mut().find(|other| other[key] == item[key]) {
+            Some(found) => apply("", found, mine, item),
+            None => live.push(item.clone()),
+        }
     }
 }

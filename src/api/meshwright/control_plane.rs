@@ -8,6 +8,11 @@ use super::{Autoscaling, DisruptionBudget, ObjectPatch, Placement, Resources};
 /// The control plane's Deployment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.replicas) || !has(self.autoscaling) || (self.replicas >= self.autoscaling.minReplicas && self.replicas <= self.autoscaling.maxReplicas)",
+    "message": "replicas must be within what autoscaling may choose: remove one of the two",
+    "fieldPath": ".replicas",
+}]))]
 pub struct ControlPlane {
     /// How many run. All of them serve; one of them writes status.
     /// The profile's number if not given; ignored by what autoscaling decides in between.

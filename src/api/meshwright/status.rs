@@ -15,7 +15,8 @@ pub struct MeshInstallationStatus {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
     /// `Ready`, `Progressing`, `Degraded`, and one for each part: `ControlPlaneReady`,
-    /// `GatewaysReady`, `WebhookReady`, `ProxiesReady`, `DefinitionsReady`.
+    /// `GatewaysReady`, `WebhookReady`, `ProxiesReady`, `DefinitionsReady`, `SpecAccepted` (whether
+    /// every field of the spec works) and `CertificatesValid` (whether one ends soon).
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -92,8 +93,9 @@ pub struct RolloutStatus {
     pub version: String,
     /// `Waiting`, `Rolling`, `Stopped` or `Done`.
     pub phase: String,
-    /// The wave that runs or ran last, from 1; and how many there are.
+    /// The wave that runs or ran last, from 1.
     pub wave: i32,
+    /// How many waves there are.
     pub waves: i32,
     /// `RENEWED/ALL`, for the column of `kubectl get`.
     pub summary: String,

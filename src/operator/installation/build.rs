@@ -10,10 +10,16 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
 
-use super::validate::Validated;
+use super::validate::{Validated, rehearsal};
 use crate::{
-    api::meshwright::labels::{INSTALLATION, MANAGED_BY, MANAGER},
-    operator::objects::{Objects, Prepared},
+    api::meshwright::{
+        MeshInstallation,
+        labels::{INSTALLATION, MANAGED_BY, MANAGER},
+    },
+    operator::{
+        objects::{Objects, Prepared},
+        patches::PatchError,
+    },
 };
 
 /// Builds everything that the installation asks for.
@@ -26,6 +32,11 @@ pub fn build(valid: &Validated) -> Objects<Prepared> {
     }
     objects.mutating_webhooks.push(webhook::injector(valid));
     objects
+}
+
+/// What is wrong with the patches of the control plane, if anything.
+pub fn patch_problem(installation: &MeshInstallation) -> Option<PatchError> {
+    control_plane::patch_problem(&rehearsal(installation))
 }
 
 /// Labels of everything that belongs to the installation.

@@ -16,7 +16,7 @@ use crate::{
     diagnostic::{Diagnostic, Severity},
     operator::{
         apply::Key,
-        platform::{Platform, WebhookEndpoint},
+        platform::{Images, Platform, WebhookEndpoint},
     },
     webhook::{
         inject::{InjectConfig, NativeSupport, ProxySettings, container},
@@ -110,10 +110,31 @@ pub fn validate(
     if !fatal.is_empty() {
         return Err(Error::Invalid(fatal.into_iter().chain(problems).collect()));
     }
+    let inputs = Inputs { installations, webhook_ca, operator_role };
+    let mut valid = unchecked(installation, inputs, platform);
+    let mut positions = 0..;
+    valid.gateways.retain(|_| {
+        let at = positions.next();
+        !problems.iter().any(|problem| gateway_of(problem) == at)
+    });
+    Ok(Validated { problems, warnings, ..valid })
+}
+
+/// As it would be built if it were valid, wherever the operator runs.
+pub(super) fn rehearsal(installation: &MeshInstallation) -> Validated {
+    let inputs =
+        Inputs { installations: Vec::new(), webhook_ca: String::new(), operator_role: None };
+    let namespace = "meshwright-system".to_owned();
+    let platform = Images::default().platform(namespace, WebhookEndpoint::Service);
+    unchecked(installation, inputs, &platform)
+}
+
+fn unchecked(installation: &MeshInstallation, inputs: Inputs, platform: &Platform) -> Validated {
+    let Inputs { installations, webhook_ca, operator_role } = inputs;
     let spec = installation.spec.resolved();
     let owner = installation.controller_owner_ref(&()).unwrap_or_default();
-    let (gateways, listed) = gateways(&spec, &problems, platform);
-    Ok(Validated {
+    let gateways = gateways(&spec, platform);
+    Validated {
         name: installation.name_any(),
         revision: spec.revision.clone(),
         tags: names::tags(installation, installations.iter().map(AsRef::as_ref)),
@@ -122,17 +143,17 @@ pub fn validate(
         namespace: platform.namespace.clone(),
         control_plane: control_plane(&spec, platform),
         proxy: proxy_settings(installation, platform, &NativeSupport::default()),
+        listed: places(&gateways),
         gateways,
-        listed,
-        problems,
-        warnings,
+        problems: Vec::new(),
+        warnings: Vec::new(),
         webhook: Webhook {
             endpoint: platform.webhook.clone(),
             ca: webhook_ca,
             owner: operator_role.unwrap_or_else(|| owner.clone()),
         },
         owner,
-    })
+    }
 }
 
 /// Position of the gateway that a finding is about.
@@ -140,27 +161,25 @@ fn gateway_of(finding: &Diagnostic) -> Option<usize> {
     finding.path.strip_prefix("spec.gateways[")?.split(']').next()?.parse().ok()
 }
 
-/// The gateways that can be built, and the places of all.
-fn gateways(
-    spec: &MeshInstallationSpec,
-    problems: &[Diagnostic],
-    platform: &Platform,
-) -> (Vec<Gateway>, Vec<(String, String)>) {
-    let (mut good, mut listed) = (Vec::new(), Vec::new());
-    for (index, gateway) in spec.gateways.iter().enumerate() {
-        let mut gateway = gateway.clone();
-        if gateway.namespace.is_empty() {
-            gateway.namespace.clone_from(&platform.namespace);
-        }
-        let place = (gateway.namespace.clone(), gateway.name.clone());
-        if !listed.contains(&place) {
-            listed.push(place);
-        }
-        if !problems.iter().any(|problem| gateway_of(problem) == Some(index)) {
-            good.push(gateway);
+/// Those of a resolved spec, with their namespaces.
+fn gateways(spec: &MeshInstallationSpec, platform: &Platform) -> Vec<Gateway> {
+    let mut gateways = spec.gateways.clone();
+    for gateway in gateways.iter_mut().filter(|gateway| gateway.namespace.is_empty()) {
+        gateway.namespace.clone_from(&platform.namespace);
+    }
+    gateways
+}
+
+/// Each once: two gateways of one name are an error that is told elsewhere.
+fn places(gateways: &[Gateway]) -> Vec<(String, String)> {
+    let mut places = Vec::new();
+    for Gateway { namespace, name, .. } in gateways {
+        let place = (namespace.clone(), name.clone());
+        if !places.contains(&place) {
+            places.push(place);
         }
     }
-    (good, listed)
+    places
 }
 
 /// Of a resolved spec.

@@ -1,5 +1,7 @@
 //! What a MeshInstallation must be beyond its schema.
 
+mod workload;
+
 use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
 use k8s_openapi::{
@@ -75,6 +77,7 @@ pub fn check<'a>(
     for problem in check::problems(&spec.injection) {
         findings.error(problem.path, "InvalidInjection", problem.message);
     }
+    workload::check(&mut findings, installation);
     findings.proxy(&spec.proxy);
     findings.redirection(&spec.redirection);
     let mut names = BTreeSet::new();
@@ -97,6 +100,15 @@ struct Findings {
 impl Findings {
     fn error(&mut self, path: impl Into<String>, reason: &'static str, message: impl Into<String>) {
         self.found.push(Diagnostic::error(&self.about, path, reason, message));
+    }
+
+    fn warning(
+        &mut self,
+        path: impl Into<String>,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
+        self.found.push(Diagnostic::warning(&self.about, path, reason, message));
     }
 
     /// What an older installation has cannot be had again: two would undo each other's work.
@@ -174,7 +186,7 @@ impl Findings {
             if let Err(because) = metadata::apply(&mut Options::default(), name, value) {
                 self.error(path, "InvalidMetadata", because);
             } else if let Some(warning) = metadata::warning(name) {
-                self.found.push(Diagnostic::warning(&self.about, path, "NoEffect", warning));
+                self.warning(path, "NoEffect", warning);
             }
         }
     }

@@ -3,11 +3,13 @@
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec},
+        autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{
             Capabilities, Container, ContainerPort, HTTPGetAction, PodSecurityContext, PodSpec,
             PodTemplateSpec, Probe, SeccompProfile, SecurityContext, Service, ServiceAccount,
             ServicePort, ServiceSpec,
         },
+        policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
@@ -15,9 +17,11 @@ use kube::api::ObjectMeta;
 
 use super::{Validated, labels, metadata};
 use crate::{
+    api::meshwright::{ObjectPatch, PatchedKind},
     operator::{
         installation::validate::ControlPlane,
         objects::{Objects, Prepared},
+        patches::{PatchError, patched},
         placement, scaling,
     },
     webhook::inject::container::from_field,
@@ -26,44 +30,92 @@ use crate::{
 const XDS_PORT: i32 = 15012;
 const ADMIN_PORT: i32 = 15014;
 
+/// The objects that patches are for.
+struct Parts {
+    service_account: ServiceAccount,
+    service: Service,
+    deployment: Deployment,
+    autoscaler: Option<HorizontalPodAutoscaler>,
+    budget: Option<PodDisruptionBudget>,
+}
+
 pub(super) fn build(valid: &Validated, objects: &mut Objects<Prepared>) {
-    let metadata =
-        || metadata(valid, &valid.control_plane.name, Some(&valid.namespace), &valid.owner);
-    objects
-        .service_accounts
-        .push(ServiceAccount { metadata: metadata(), ..ServiceAccount::default() });
-    objects.services.push(Service {
-        metadata: metadata(),
-        spec: Some(ServiceSpec {
-            selector: Some(selector(valid)),
-            ports: Some(vec![
-                service_port("tls-xds", XDS_PORT),
-                service_port("http-metrics", ADMIN_PORT),
-            ]),
-            ..ServiceSpec::default()
-        }),
-        status: None,
-    });
+    // Patches have been checked by then; one that had not been would have no effect.
+    let parts = parts(valid);
+    let parts = patch(&parts, &valid.control_plane.patches).unwrap_or(parts);
+    objects.service_accounts.push(parts.service_account);
+    objects.services.push(parts.service);
+    objects.deployments.push(parts.deployment);
+    objects.horizontal_pod_autoscalers.extend(parts.autoscaler);
+    objects.pod_disruption_budgets.extend(parts.budget);
+}
+
+/// The first patch that cannot be applied.
+pub(super) fn patch_problem(valid: &Validated) -> Option<PatchError> {
+    patch(&parts(valid), &valid.control_plane.patches).err()
+}
+
+fn patch(parts: &Parts, patches: &[ObjectPatch]) -> Result<Parts, PatchError> {
+    use PatchedKind as Kind;
+    let Parts { service_account, service, deployment, autoscaler, budget } = parts;
+    let missing = |kind, is_missing: bool| {
+        let index = patches.iter().position(|patch| patch.kind == kind).filter(|_| is_missing)?;
+        let message = format!("the control plane has no {}", kind.as_str());
+        Some(PatchError { index, field: String::new(), message })
+    };
+    let absent = missing(Kind::HorizontalPodAutoscaler, autoscaler.is_none())
+        .or_else(|| missing(Kind::PodDisruptionBudget, budget.is_none()));
+    if let Some(problem) = absent {
+        return Err(problem);
+    }
+    Ok(Parts {
+        service_account: patched(service_account.clone(), Kind::ServiceAccount, patches)?,
+        service: patched(service.clone(), Kind::Service, patches)?,
+        deployment: patched(deployment.clone(), Kind::Deployment, patches)?,
+        autoscaler: autoscaler
+            .clone()
+            .map(|object| patched(object, Kind::HorizontalPodAutoscaler, patches))
+            .transpose()?,
+        budget: budget
+            .clone()
+            .map(|object| patched(object, Kind::PodDisruptionBudget, patches))
+            .transpose()?,
+    })
+}
+
+fn parts(valid: &Validated) -> Parts {
     let ControlPlane { name, replicas, autoscaling, disruption_budget, .. } = &valid.control_plane;
-    objects.deployments.push(Deployment {
-        metadata: metadata(),
-        spec: Some(DeploymentSpec {
-            replicas: *replicas,
-            selector: LabelSelector {
-                match_labels: Some(selector(valid)),
-                match_expressions: None,
-            },
-            template: template(valid),
-            ..DeploymentSpec::default()
-        }),
-        status: None,
-    });
-    objects
-        .horizontal_pod_autoscalers
-        .extend(autoscaling.iter().map(|a| scaling::autoscaler(metadata(), name, a)));
-    objects
-        .pod_disruption_budgets
-        .extend(disruption_budget.iter().map(|b| scaling::budget(metadata(), &selector(valid), b)));
+    let metadata = || metadata(valid, name, Some(&valid.namespace), &valid.owner);
+    let ports = vec![service_port("tls-xds", XDS_PORT), service_port("http-metrics", ADMIN_PORT)];
+    Parts {
+        service_account: ServiceAccount { metadata: metadata(), ..ServiceAccount::default() },
+        service: Service {
+            metadata: metadata(),
+            spec: Some(ServiceSpec {
+                selector: Some(selector(valid)),
+                ports: Some(ports),
+                ..ServiceSpec::default()
+            }),
+            status: None,
+        },
+        deployment: Deployment {
+            metadata: metadata(),
+            spec: Some(DeploymentSpec {
+                replicas: *replicas,
+                selector: LabelSelector {
+                    match_labels: Some(selector(valid)),
+                    match_expressions: None,
+                },
+                template: template(valid),
+                ..DeploymentSpec::default()
+            }),
+            status: None,
+        },
+        autoscaler: autoscaling.as_ref().map(|a| scaling::autoscaler(metadata(), name, a)),
+        budget: disruption_budget
+            .as_ref()
+            .map(|budget| scaling::budget(metadata(), &selector(valid), budget)),
+    }
 }
 
 fn selector(valid: &Validated) -> std::collections::BTreeMap<String, String> {
