@@ -1,5 +1,6 @@
 //! What the operator makes of a MeshInstallation: `golden/operator/CASE.in.yaml` becomes
-//! `CASE.out.yaml`. `MESHWRIGHT_UPDATE=1` rewrites the latter.
+//! `CASE.settings.yaml`, the spec with what its profile decides, and `CASE.out.yaml`, the objects.
+//! `MESHWRIGHT_UPDATE=1` rewrites the latter two.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
@@ -78,20 +79,27 @@ fn objects_are_as_committed() {
             continue;
         };
         cases += 1;
-        let installation = serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let installation: MeshInstallation =
+            serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let settings = serde_saphyr::to_string(&installation.spec.resolved()).unwrap();
+        compare(&folder.join(format!("{case}.settings.yaml")), &settings);
         let webhook = if case == "outside" {
             WebhookEndpoint::Url("https://192.0.2.1:15017".to_owned())
         } else {
             WebhookEndpoint::Service
         };
         let text = documents(&built(&installation, webhook));
-        let golden = folder.join(format!("{case}.out.yaml"));
-        if env::var_os("MESHWRIGHT_UPDATE").is_some() {
-            fs::write(&golden, &text).unwrap();
-        }
-        assert_eq!(fs::read_to_string(&golden).unwrap_or_default(), text, "{case}");
+        compare(&folder.join(format!("{case}.out.yaml")), &text);
     }
-    assert!(cases >= 4, "only {cases} cases were found");
+    assert!(cases >= 12, "only {cases} cases were found");
+}
+
+fn compare(golden: &Path, text: &str) {
+    if env::var_os("MESHWRIGHT_UPDATE").is_some() {
+        fs::write(golden, text).unwrap();
+    }
+    let committed = fs::read_to_string(golden).unwrap_or_default();
+    assert_eq!(committed, text, "{}", golden.display());
 }
 
 /// Group, resource, name (empty: any) and verb.

@@ -188,8 +188,7 @@ async fn readiness_follows_the_deployments() {
     assert_eq!(mesh.condition("Ready")["status"], "True");
     assert_eq!(mesh.condition("Degraded")["status"], "False");
     assert_eq!(mesh.condition("SpecAccepted")["status"], "True");
-    let reasons: Vec<_> =
-        mesh.state().events.iter().map(|event| event["reason"].clone()).collect();
+    let reasons: Vec<_> = mesh.state().events.iter().map(|event| event["reason"].clone()).collect();
     assert!(reasons.contains(&json!("Ready")), "{reasons:?}");
 }
 

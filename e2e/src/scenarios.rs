@@ -20,6 +20,7 @@ mod load;
 mod manifest;
 mod memory;
 mod metrics;
+mod operator;
 mod probes;
 mod protocols;
 mod readiness;
@@ -69,6 +70,12 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "control-plane-outage", run: resilience::control_plane_outage },
         Scenario { name: "certificate-renewal", run: identity::renewal_drops_nothing },
         Scenario { name: "cni", run: cni::pods_need_no_capability },
+        Scenario { name: "operator-drift", run: operator::drift_is_undone },
+        Scenario { name: "operator-settled", run: operator::settled_is_quiet },
+        Scenario { name: "operator-quota", run: operator::quota_that_is_reached },
+        Scenario { name: "operator-image", run: operator::image_that_does_not_pull },
+        Scenario { name: "operator-rights", run: operator::right_taken_away },
+        Scenario { name: "operator-profiles", run: operator::profiles_in_turn },
         Scenario { name: "cleanup", run: testbed::remove },
     ]
 }

@@ -221,8 +221,7 @@ async fn steps(
     let mut outcome = objects.apply_over(client, &live).await;
     let removed = outcome.prune(client, &live, |key| valid.is_held_back(key)).await;
     failures.extend(live.failures);
-    let troubles =
-        status::trouble::look(client, &outcome.applied.deployments, &mut failures).await;
+    let troubles = status::trouble::look(client, &outcome.applied.deployments, &mut failures).await;
     let facts = status::Facts {
         valid: &valid,
         applied: &outcome.applied,

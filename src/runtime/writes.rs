@@ -24,7 +24,11 @@ impl Writes {
     /// Shows them as `PREFIX_writes_total`.
     pub fn register(&self, registry: &mut Registry, prefix: &str) {
         let registry = registry.sub_registry_with_prefix(prefix);
-        registry.register("writes", "Requests that change something in the cluster", self.0.clone());
+        registry.register(
+            "writes",
+            "Requests that change something in the cluster",
+            self.0.clone(),
+        );
     }
 
     fn count(&self, method: &Method, path: &str) {

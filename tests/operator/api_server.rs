@@ -112,7 +112,8 @@ impl Collection<'_> {
 }
 
 fn parameter(query: &str, name: &str) -> Option<String> {
-    let pair = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name)?;
+    let pair =
+        query.split('&').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name)?;
     Some(pair.1.replace("%3D", "=").replace("%2C", ",").replace("%2F", "/"))
 }
 
@@ -136,7 +137,9 @@ impl State {
                 return Some(failure(StatusCode::FORBIDDEN, "Forbidden"));
             }
         }
-        if let Some((_, code, message)) = self.refusals.iter().find(|(part, ..)| call.contains(part)) {
+        if let Some((_, code, message)) =
+            self.refusals.iter().find(|(part, ..)| call.contains(part))
+        {
             return Some(failure(StatusCode::from_u16(*code).unwrap(), message));
         }
         Some(match *method {
@@ -164,9 +167,10 @@ impl State {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         };
         let selector = parameter(query, "labelSelector").unwrap_or_default();
-        let found = self.objects.iter().filter(|(key, object)| {
-            collection.has(key) && matches(object, &selector)
-        });
+        let found = self
+            .objects
+            .iter()
+            .filter(|(key, object)| collection.has(key) && matches(object, &selector));
         let items: Vec<_> = found.map(|(_, object)| object.clone()).collect();
         let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items});
         (StatusCode::OK, list)
@@ -204,7 +208,8 @@ fn apply(field: &str, live: &mut Value, last: &Value, new: &Value) {
                 *live = json!({});
             }
             let nothing = Map::new();
-            let (live, last) = (live.as_object_mut().unwrap(), last.as_object().unwrap_or(&nothing));
+            let (live, last) =
+                (live.as_object_mut().unwrap(), last.as_object().unwrap_or(&nothing));
             live.retain(|name, _| new.contains_key(name) || !last.contains_key(name));
             for (name, value) in new {
                 let mine = last.get(name).unwrap_or(&Value::Null);

@@ -86,7 +86,11 @@ async fn a_namespace_that_is_not_there() {
 async fn a_namespace_that_is_being_deleted() {
     let mesh = Fixture::new(&two_gateways());
     let message = r#"serviceaccounts "edge" is forbidden: unable to create new content in namespace edge because it is being terminated"#;
-    mesh.state().refusals.push(("PATCH /api/v1/namespaces/edge/".to_owned(), 403, message.to_owned()));
+    mesh.state().refusals.push((
+        "PATCH /api/v1/namespaces/edge/".to_owned(),
+        403,
+        message.to_owned(),
+    ));
     mesh.run().await;
     the_rest_is_there(&mesh);
     mesh.says("GatewaysReady", "False", "NamespaceTerminating", &["edge"]);
@@ -267,10 +271,8 @@ async fn conflicting_revisions() {
     older["metadata"]["name"] = json!("older");
     older["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
     let older = std::sync::Arc::new(serde_json::from_value(older).unwrap());
-    let known = meshwright::webhook::server::Installations {
-        objects: vec![older],
-        ..Default::default()
-    };
+    let known =
+        meshwright::webhook::server::Installations { objects: vec![older], ..Default::default() };
     mesh.context.installations.store(std::sync::Arc::new(known));
     let (error, writes) = mesh.run().await;
     assert!(error.unwrap().contains("spec.revision"));

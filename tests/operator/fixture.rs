@@ -71,7 +71,11 @@ impl Fixture {
     /// Status and reason of a condition, and whether its message has all of these.
     pub fn says(&self, kind: &str, status: &str, reason: &str, parts: &[&str]) {
         let condition = self.condition(kind);
-        assert_eq!((&condition["status"], &condition["reason"]), (&json!(status), &json!(reason)), "{condition}");
+        assert_eq!(
+            (&condition["status"], &condition["reason"]),
+            (&json!(status), &json!(reason)),
+            "{condition}"
+        );
         let message = condition["message"].as_str().unwrap();
         for part in parts {
             assert!(message.contains(part), "{part:?} is not in {message:?}");
@@ -81,7 +85,8 @@ impl Fixture {
     /// All Deployments have all their pods.
     pub fn make_available(&self) {
         let mut state = self.state();
-        let deployments = state.objects.iter_mut().filter(|(path, _)| path.contains("/deployments/"));
+        let deployments =
+            state.objects.iter_mut().filter(|(path, _)| path.contains("/deployments/"));
         for (_, deployment) in deployments {
             let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
             deployment["status"] = json!({

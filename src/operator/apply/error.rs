@@ -95,7 +95,9 @@ fn reason(status: &Status) -> &'static str {
         404 if says("namespaces ") => "NamespaceMissing",
         404 => "NotFound",
         409 => "Conflict",
-        400 | 422 if says("immutable") || says("cannot change roleRef") || says("may not change") => {
+        400 | 422
+            if says("immutable") || says("cannot change roleRef") || says("may not change") =>
+        {
             "ImmutableField"
         }
         400 | 422 => "InvalidObject",
@@ -147,12 +149,28 @@ mod tests {
         for (code, message, reason) in [
             (403, forbidden, "Forbidden"),
             (403, terminating, "NamespaceTerminating"),
-            (403, r#"services "in" is forbidden: exceeded quota: q, requested: a=1"#, "QuotaExceeded"),
-            (403, "deployments is forbidden: ValidatingAdmissionPolicy 'p' denied request", "Refused"),
+            (
+                403,
+                r#"services "in" is forbidden: exceeded quota: q, requested: a=1"#,
+                "QuotaExceeded",
+            ),
+            (
+                403,
+                "deployments is forbidden: ValidatingAdmissionPolicy 'p' denied request",
+                "Refused",
+            ),
             (400, r#"admission webhook "w" denied the request: no"#, "Refused"),
             (404, r#"namespaces "edge" not found"#, "NamespaceMissing"),
-            (422, r#"Deployment.apps "in" is invalid: spec.selector: field is immutable"#, "ImmutableField"),
-            (422, r#"Deployment.apps "in" is invalid: spec.replicas: must be >= 0"#, "InvalidObject"),
+            (
+                422,
+                r#"Deployment.apps "in" is invalid: spec.selector: field is immutable"#,
+                "ImmutableField",
+            ),
+            (
+                422,
+                r#"Deployment.apps "in" is invalid: spec.replicas: must be >= 0"#,
+                "InvalidObject",
+            ),
             (503, "the server is down", "Unavailable"),
         ] {
             assert_eq!(error(code, message).reason(), reason, "{message}");

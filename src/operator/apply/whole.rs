@@ -161,11 +161,7 @@ async fn keep_replicas(
         "spec": {"replicas": running},
     });
     Deployment::api(client, live.namespace().as_deref())
-        .patch(
-            &live.name_any(),
-            &PatchParams::apply(INTERIM_MANAGER).force(),
-            &Patch::Apply(patch),
-        )
+        .patch(&live.name_any(), &PatchParams::apply(INTERIM_MANAGER).force(), &Patch::Apply(patch))
         .await
         .map(drop)
         .map_err(|error| Error::api("apply", Key::of(live), error))

@@ -10,8 +10,11 @@ use crate::{api::meshwright::CertificateStatus, operator::conditions::Finding};
 const SOON_SECONDS: i64 = 14 * 24 * 3600;
 
 /// Name in the status, whether it stands in the webhook's Secret, and its key there.
-const PLACES: [(&str, bool, &str); 3] =
-    [("root", false, "root-cert.pem"), ("issuer", false, "ca-cert.pem"), ("webhook", true, "tls.crt")];
+const PLACES: [(&str, bool, &str); 3] = [
+    ("root", false, "root-cert.pem"),
+    ("issuer", false, "ca-cert.pem"),
+    ("webhook", true, "tls.crt"),
+];
 
 /// Reads them from the Secrets that are there.
 pub(super) fn read(webhook: Option<&Secret>, authority: Option<&Secret>) -> Vec<CertificateStatus> {
@@ -43,10 +46,16 @@ pub(super) fn finding(certificates: &[CertificateStatus], now: Timestamp) -> Fin
     };
     let (ended, soon) = (names(0), names(SOON_SECONDS));
     if !ended.is_empty() {
-        return Finding::new(KIND, false, "Ended", format!("certificates have ended: {}", ended.join(", ")));
+        return Finding::new(
+            KIND,
+            false,
+            "Ended",
+            format!("certificates have ended: {}", ended.join(", ")),
+        );
     }
     if !soon.is_empty() {
-        let message = format!("certificates end soon and nothing has renewed them: {}", soon.join(", "));
+        let message =
+            format!("certificates end soon and nothing has renewed them: {}", soon.join(", "));
         return Finding::new(KIND, false, "EndsSoon", message);
     }
     Finding::new(KIND, true, "Valid", "no certificate of the mesh ends soon")

@@ -172,9 +172,8 @@ async fn announce(
         status.conditions.iter().find(|c| c.type_ == kind).cloned()
     };
     let (Some(now), previous) = (find(after), find(before)) else { return };
-    let same = previous
-        .as_ref()
-        .is_some_and(|p| (&p.status, &p.reason) == (&now.status, &now.reason));
+    let same =
+        previous.as_ref().is_some_and(|p| (&p.status, &p.reason) == (&now.status, &now.reason));
     let bad = after.conditions.iter().any(|c| c.type_ == "Degraded" && c.status == "True");
     // What is told of `Ready` need not be said twice.
     if same || (kind == "Degraded" && (!bad || find_ready(after) == Some(&now.reason))) {

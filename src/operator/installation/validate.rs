@@ -10,8 +10,8 @@ use super::Error;
 pub use super::dereference::Inputs;
 use crate::{
     api::meshwright::{
-        Autoscaling, DisruptionBudget, Gateway, MeshInstallation, MeshInstallationSpec, ObjectPatch,
-        Placement,
+        Autoscaling, DisruptionBudget, Gateway, MeshInstallation, MeshInstallationSpec,
+        ObjectPatch, Placement,
     },
     diagnostic::{Diagnostic, Severity},
     operator::{

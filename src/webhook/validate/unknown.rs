@@ -25,6 +25,8 @@ fn collect(schema: &JSONSchemaProps, value: &Value, path: &str, found: &mut Vec<
                         collect(schema, value, &path, found);
                     }
                     (None, Some(JSONSchemaPropsOrBool::Bool(true))) => {}
+                    // Any part of another kind, which is checked as such.
+                    (None, _) if schema.x_kubernetes_preserve_unknown_fields == Some(true) => {}
                     (None, _) => found.push(path),
                 }
             }

@@ -52,7 +52,10 @@ fn is_webhook(key: &Key) -> bool {
     key.kind == "MutatingWebhookConfiguration"
 }
 
-fn deployments<'a>(facts: &'a Facts<'_>, of_gateways: bool) -> impl Iterator<Item = &'a Deployment> {
+fn deployments<'a>(
+    facts: &'a Facts<'_>,
+    of_gateways: bool,
+) -> impl Iterator<Item = &'a Deployment> {
     let belongs = move |d: &&Deployment| is_gateway(facts, &Key::of(*d)) == of_gateways;
     facts.applied.deployments.iter().filter(belongs)
 }

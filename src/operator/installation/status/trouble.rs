@@ -84,8 +84,12 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<Finding> {
     let said = waiting.message.as_deref().unwrap_or_default();
     let (name, image) = (&container.name, &container.image);
     match waiting.reason.as_deref()? {
-        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName"
-        | "ImageInspectError" | "RegistryUnavailable" => {
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "ErrImageNeverPull"
+        | "InvalidImageName"
+        | "ImageInspectError"
+        | "RegistryUnavailable" => {
             Some(("ImagePullFailed", format!("pod {pod} cannot pull image {image}: {said}")))
         }
         "CrashLoopBackOff" => {
@@ -94,9 +98,10 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<Finding> {
             let code = code.unwrap_or_default();
             Some(("CrashLooping", format!("container {name} of pod {pod} keeps ending{code}")))
         }
-        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-            Some(("ContainerRefused", format!("container {name} of pod {pod} cannot start: {said}")))
-        }
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => Some((
+            "ContainerRefused",
+            format!("container {name} of pod {pod} cannot start: {said}"),
+        )),
         _ => None,
     }
 }
@@ -146,7 +151,8 @@ mod tests {
     #[test]
     fn pods_that_go_do_not_count() {
         let mut going = pod(waiting("ImagePullBackOff"));
-        going.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        going.metadata.deletion_timestamp =
+            serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
         assert_eq!(of_pods(&[going]), None);
     }
 }

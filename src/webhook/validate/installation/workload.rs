@@ -10,7 +10,8 @@ use k8s_openapi::{
 use super::Findings;
 use crate::{
     api::meshwright::{
-        Autoscaling, ControlPlane, DisruptionBudget, Gateway, MeshInstallation, Placement, Resources,
+        Autoscaling, ControlPlane, DisruptionBudget, Gateway, MeshInstallation, Placement,
+        Resources,
     },
     operator::installation::build,
     webhook::inject::options::{amounts, form},
@@ -45,7 +46,8 @@ pub(super) fn check(findings: &mut Findings, installation: &MeshInstallation) {
         resources: resources.as_ref(),
     });
     for (index, (said, gateway)) in spec.gateways.iter().zip(&resolved.gateways).enumerate() {
-        let Gateway { replicas, autoscaling, disruption_budget, placement, resources, .. } = gateway;
+        let Gateway { replicas, autoscaling, disruption_budget, placement, resources, .. } =
+            gateway;
         let path = format!("spec.gateways[{index}]");
         findings.resources(&format!("{path}.resources"), said.resources.as_ref());
         findings.workload(&Workload {
@@ -320,9 +322,7 @@ mod tests {
 
     #[test]
     fn a_bad_patch_is_named() {
-        let patch = |patch: Value| {
-            json!({"controlPlane": {"patches": [{"kind": "Deployment", "patch": patch}]}})
-        };
+        let patch = |patch: Value| json!({"controlPlane": {"patches": [{"kind": "Deployment", "patch": patch}]}});
         let fine = patch(json!({"spec": {"template": {"spec": {"hostNetwork": true}}}}));
         assert_eq!(problems(&fine), Vec::<String>::new());
         let found = problems(&patch(json!({"spec": {"minReadySeconds": "soon"}})));
