@@ -52,8 +52,8 @@ pub struct Wanted {
     /// Images that the installation's own templates and patches set for some. Which pods get them
     /// depends on all of the pod, so each of these passes for every pod: better a proxy taken for
     /// current that is not than one renewed again and again.
-    patched: BTreeSet<String>,
-    istio: bool,
+    pub(super) patched: BTreeSet<String>,
+    pub(super) istio: bool,
     /// The tag in force.
     pub version: String,
     /// How long certificates are valid, in seconds.
