@@ -249,20 +249,24 @@ fn api_server(
             (request.uri().path().to_owned(), request.uri().query().unwrap_or_default());
         let plural = path.rsplit('/').next().unwrap_or_default().to_owned();
         let body = if query.contains("watch=true") {
-            let events = tokio_stream::wrappers::WatchStream::from_changes(news.clone());
+            let events = futures::stream::unfold(news.clone(), |mut news| async {
+                news.changed().await.ok()?;
+                let newest = news.borrow_and_update().clone();
+                Some((newest, news))
+            });
             let lines = events.map(move |news| {
                 let ours = news.iter().filter(|(kind, _)| *kind == plural);
                 let lines: String = ours.map(|(_, event)| format!("{event}\n")).collect();
-                Ok::<_, Infallible>(hyper::body::Frame::data(bytes::Bytes::from(lines)))
+                Ok::<_, Infallible>(lines)
             });
-            Body::wrap_body(http_body_util::StreamBody::new(lines))
+            axum::body::Body::from_stream(lines)
         } else {
             let text = match plural.as_str() {
                 "pods" => &pods,
                 "endpointslices" => &slices,
                 _ => &roots,
             };
-            Body::from(text.clone().into_bytes())
+            axum::body::Body::from(text.clone())
         };
         async move { Ok::<_, Infallible>(Response::new(body)) }
     });

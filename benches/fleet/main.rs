@@ -21,12 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use clap::Parser;
 use futures::{StreamExt, stream};
 use http::{Request, Response};
-use http_body_util::StreamBody;
-use hyper::body::Frame;
 use kube::{Client, client::Body, runtime::watcher::Event};
 use meshwright::{
     control_plane::report::{Line, Report, State},
@@ -147,11 +144,11 @@ fn api_server(count: usize, rounds: usize) -> Client {
             pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
         };
         let body = if parameter("watch").is_some() {
-            Body::wrap_body(StreamBody::new(changes(count, rounds, sent.clone())))
+            axum::body::Body::from_stream(changes(count, rounds, sent.clone()))
         } else {
             let from = parameter("continue").and_then(|text| text.parse().ok()).unwrap_or(0);
             let limit = parameter("limit").and_then(|text| text.parse().ok()).unwrap_or(count);
-            Body::from(pods::page(from, (from + limit).min(count), count).into_bytes())
+            axum::body::Body::from(pods::page(from, (from + limit).min(count), count))
         };
         async move { Ok::<_, Infallible>(Response::new(body)) }
     });
@@ -162,14 +159,14 @@ fn changes(
     count: usize,
     rounds: usize,
     sent: Arc<AtomicUsize>,
-) -> impl stream::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
+) -> impl stream::Stream<Item = Result<String, Infallible>> + Send {
     let next = move || {
         let number = sent.fetch_add(1, Ordering::Relaxed);
         (number < count * rounds).then(|| pods::change(number % count, number))
     };
     let lines = stream::unfold(next, |next| async move {
         let line = next()?;
-        Some((Ok(Frame::data(Bytes::from(line))), next))
+        Some((Ok(line), next))
     });
     lines.chain(stream::pending())
 }

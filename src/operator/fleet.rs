@@ -34,7 +34,12 @@ use kube::{
 use tokio::sync::watch;
 
 pub use self::{image::Wanted, metrics::Metrics, proxy::Proxy, summary::Summary};
-use self::{pod::InjectedPod, reports::Reports, summary::summarize, table::Table};
+use self::{
+    pod::InjectedPod,
+    reports::{Reports, Source},
+    summary::summarize,
+    table::Table,
+};
 use super::context::Context;
 use crate::{api::meshwright::labels::REVISION, control_plane::report::Line};
 
