@@ -27,6 +27,7 @@ use self::dereference::{Observed, dereference};
 use super::{
     apply::{self, Changes},
     context::Context,
+    fleet::Wanted,
 };
 use crate::{
     api::meshwright::{
@@ -222,13 +223,15 @@ async fn steps(
     let removed = outcome.prune(client, &live, |key| valid.is_held_back(key)).await;
     failures.extend(live.failures);
     let troubles = status::trouble::look(client, &outcome.applied.deployments, &mut failures).await;
+    let wanted = Wanted::of(installation, &context.platform);
+    let proxies = context.fleet.summary(&valid.revision, wanted);
     let facts = status::Facts {
         valid: &valid,
         applied: &outcome.applied,
         failures: &outcome.failures,
         unread: &failures,
         troubles: &troubles,
-        proxies: context.fleet.borrow().get(&valid.revision).cloned().unwrap_or_default(),
+        proxies: proxies.as_deref(),
         certificates,
         unknown_fields,
     };

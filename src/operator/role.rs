@@ -29,7 +29,8 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use super::{
     Args,
     context::{Backoff, Context, changes},
-    fleet, gateway_api,
+    fleet::{self, Fleet},
+    gateway_api,
     installation::{error_policy, reconcile},
     platform::{OPERATOR, Platform, WebhookEndpoint},
     webhooks,
@@ -75,6 +76,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     writes.register(&mut registry, "meshwright_operator");
+    let fleet = Fleet::new(args.token_file.clone(), fleet::Metrics::register(&mut registry));
     let (ready, readiness) = watch::channel(false);
     tasks.spawn(admin::serve(args.admin_address, Arc::new(registry), readiness));
 
@@ -98,7 +100,6 @@ async fn operate(args: Args) -> anyhow::Result<()> {
 
     let election = election(&client, &args);
     let leading = election.as_ref().map_or_else(leader::always, LeaderElection::subscribe);
-    let (counts, fleet) = watch::channel(std::collections::BTreeMap::new());
     let context = Arc::new(Context {
         client: client.clone(),
         recorder,
@@ -109,7 +110,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         fleet,
         webhook_ca,
     });
-    tasks.spawn(lead(context, leading, counts).map(Ok));
+    tasks.spawn(lead(context, leading).map(Ok));
     ready.send_replace(true);
     tracing::info!(webhooks = %args.webhook_address, "the operator runs");
 
@@ -181,11 +182,7 @@ fn election(client: &Client, args: &Args) -> Option<LeaderElection> {
 }
 
 /// Runs the controllers whenever this replica leads.
-async fn lead(
-    context: Arc<Context>,
-    mut leading: watch::Receiver<bool>,
-    counts: watch::Sender<std::collections::BTreeMap<String, crate::api::meshwright::ProxyCount>>,
-) {
+async fn lead(context: Arc<Context>, mut leading: watch::Receiver<bool>) {
     loop {
         if leading.wait_for(|leads| *leads).await.is_err() {
             return std::future::pending().await;
@@ -205,7 +202,7 @@ async fn lead(
                 installations(context.clone(), over()),
                 gateway_api::run(context.clone(), over()),
             ) => {}
-            () = fleet::follow(&context, &counts) => {}
+            () = fleet::follow(&context) => {}
         }
         // A controller that ends for another reason starts again, but not in a busy loop.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -218,7 +215,7 @@ async fn installations(
 ) {
     let client = context.client.clone();
     let api = Api::<DeserializeGuard<MeshInstallation>>::all(client.clone());
-    let fleet = changes(context.fleet.clone());
+    let fleet = changes(context.fleet.summaries());
     let webhook_ca = changes(context.webhook_ca.clone());
     // An installation that another one was in the way of can go on when that one is gone.
     let others = changes(context.changed.clone());

@@ -11,6 +11,7 @@ use meshwright::{
     api::meshwright::MeshInstallation,
     operator::{
         context::{Backoff, Context},
+        fleet::Fleet,
         installation::{FINALIZER, reconcile},
         platform::{Platform, WebhookEndpoint},
     },
@@ -123,7 +124,7 @@ fn context(client: Client) -> Arc<Context> {
         backoff: Backoff::default(),
         installations: Arc::new(ArcSwap::from_pointee(Installations::default())),
         changed: watch::channel(()).1,
-        fleet: watch::channel(BTreeMap::new()).1,
+        fleet: Fleet::default(),
         webhook_ca: watch::channel("CA".to_owned()).1,
     })
 }

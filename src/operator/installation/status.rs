@@ -4,7 +4,9 @@ mod parts;
 pub mod rollout;
 pub mod trouble;
 
-use k8s_openapi::{api::core::v1::Service, jiff::Timestamp};
+use k8s_openapi::{
+    api::core::v1::Service, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
+};
 use kube::{
     Api, ResourceExt,
     api::{DynamicObject, Patch, PatchParams},
@@ -23,6 +25,7 @@ use crate::{
         apply,
         conditions::{self, Finding},
         context::Context,
+        fleet::Summary,
         objects::{Applied, Objects},
     },
 };
@@ -41,6 +44,9 @@ pub struct Report {
     pub certificates: Vec<CertificateStatus>,
 }
 
+/// Conditions that stay as they were while nobody can tell.
+const KEPT: [&str; 2] = ["ProxiesReady", "ProxiesSupported"];
+
 /// All that a status says something about.
 pub(super) struct Facts<'a> {
     pub valid: &'a Validated,
@@ -50,7 +56,9 @@ pub(super) struct Facts<'a> {
     /// What could not be read.
     pub unread: &'a [apply::Error],
     pub troubles: &'a [Trouble],
-    pub proxies: ProxyCount,
+    /// None while they are not known as a whole.
+    pub proxies: Option<&'a Summary>,
+    /// Those of the mesh itself.
     pub certificates: Vec<CertificateStatus>,
     /// Fields of the spec that this version does not know.
     pub unknown_fields: Vec<String>,
@@ -61,14 +69,16 @@ pub(super) fn report(before: &MeshInstallationStatus, facts: Facts<'_>, now: Tim
     let (mut findings, settled) = parts::findings(&facts);
     findings.push(spec_accepted(&facts));
     findings.push(certificates::finding(&facts.certificates, now));
+    // What applications do to their pods does not make the mesh less ready.
+    findings.extend(facts.proxies.into_iter().flat_map(Summary::findings));
     // What stays in force until the new version runs everywhere.
     let is_new = settled || before.version.is_empty();
     Report {
         version: if is_new { facts.valid.version.clone() } else { before.version.clone() },
         findings,
         gateways: gateway_addresses(&facts),
-        proxies: facts.proxies,
-        certificates: facts.certificates,
+        proxies: facts.proxies.map_or_else(|| before.proxies.clone(), |all| all.count.clone()),
+        certificates: with_proxies(before, facts),
     }
 }
 
@@ -128,12 +138,7 @@ pub async fn write(
     let status = MeshInstallationStatus {
         observed_generation: generation,
         version: report.version,
-        conditions: conditions::merge(
-            &before.conditions,
-            report.findings,
-            generation,
-            Timestamp::now(),
-        ),
+        conditions: merged(&before.conditions, report.findings, generation),
         proxies: report.proxies,
         gateways: report.gateways,
         rollout: before.rollout.clone(),
@@ -159,6 +164,27 @@ pub async fn write(
         announce(context, installation, kind, [before, &status]).await;
     }
     Ok(())
+}
+
+fn merged(before: &[Condition], findings: Vec<Finding>, generation: Option<i64>) -> Vec<Condition> {
+    let mut merged = conditions::merge(before, findings, generation, Timestamp::now());
+    for kept in before.iter().filter(|condition| KEPT.contains(&condition.type_.as_str())) {
+        if merged.iter().all(|condition| condition.type_ != kept.type_) {
+            merged.push(kept.clone());
+        }
+    }
+    merged
+}
+
+/// All certificates by when they end. That of the proxies stays as it was while they are not known.
+fn with_proxies(before: &MeshInstallationStatus, facts: Facts<'_>) -> Vec<CertificateStatus> {
+    let mut all = facts.certificates;
+    match facts.proxies {
+        Some(proxies) => all.extend(proxies.certificate()),
+        None => all.extend(before.certificates.iter().find(|c| c.name == "proxies").cloned()),
+    }
+    all.sort_by(|a, b| (&a.not_after, &a.name).cmp(&(&b.not_after, &b.name)));
+    all
 }
 
 /// An event for each change of a condition and of its reason.

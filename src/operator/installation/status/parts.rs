@@ -6,7 +6,6 @@ use k8s_openapi::api::apps::v1::Deployment;
 
 use super::{Facts, rollout::Rollout, trouble::Trouble};
 use crate::{
-    api::meshwright::ProxyCount,
     operator::{apply::Key, conditions::Finding},
     webhook::validate::names::Tags,
 };
@@ -37,7 +36,6 @@ pub(super) fn findings(facts: &Facts<'_>) -> (Vec<Finding>, bool) {
     let parts = [control_plane.finding(), gateways.finding(), webhook(facts)];
     let mut findings = overall(facts, &parts, &[&control_plane, &gateways]);
     findings.extend(parts);
-    findings.push(proxies(&facts.proxies));
     (findings, control_plane.rollout.is_settled())
 }
 
@@ -192,22 +190,4 @@ fn overall(facts: &Facts<'_>, parts: &[Finding], rollouts: &[&Part]) -> Vec<Find
         Some((reason, _)) => Finding::new("Degraded", true, reason, sentences(&wrong)),
     };
     vec![ready, progressing, degraded]
-}
-
-/// The fleet. An application that is not ready does not make the mesh unready.
-fn proxies(count: &ProxyCount) -> Finding {
-    const KIND: &str = "ProxiesReady";
-    let ProxyCount { total, ready, rejected, .. } = count;
-    if *total == 0 {
-        return Finding::new(KIND, true, "NoneYet", "no pod has a proxy of this revision");
-    }
-    if *rejected > 0 {
-        let message = format!("{rejected} of {total} proxies refuse a part of their configuration");
-        return Finding::new(KIND, false, "ConfigurationRejected", message);
-    }
-    if ready < total {
-        let message = format!("{ready} of {total} pods with a proxy are ready");
-        return Finding::new(KIND, false, "NotReady", message);
-    }
-    Finding::new(KIND, true, "AllReady", format!("all {total} pods with a proxy are ready"))
 }
