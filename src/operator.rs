@@ -9,6 +9,7 @@ pub mod gateway_api;
 pub mod gateway_workload;
 pub mod installation;
 pub mod objects;
+pub mod patches;
 pub mod platform;
 mod role;
 mod webhooks;

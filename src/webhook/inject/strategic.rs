@@ -1,5 +1,5 @@
-//! Kubernetes' strategic merge, for pods: objects merge by field, `null` takes a field away, and a
-//! list whose items have a key merges by it. Other lists are replaced.
+//! Kubernetes' strategic merge: objects merge by field, `null` takes a field away, and a list whose
+//! items have a key merges by it ([`Lists`] says which, by kind of object). Other lists are replaced.
 //!
 //! The directives are those of a strategic merge patch: `$patch: replace|delete|merge`,
 //! `$retainKeys`, `$setElementOrder/LIST` and `$deleteFromPrimitiveList/LIST`.
@@ -34,6 +34,14 @@ const KEYED: [(&str, &[&str]); 15] = [
     ("schedulingGates", &["name"]),
     ("ownerReferences", &["uid"]),
 ];
+/// Lists of a Service that merge.
+const KEYED_IN_SERVICES: [(&str, &[&str]); 2] =
+    [("ports", &["port", "protocol"]), ("ownerReferences", &["uid"])];
+/// Lists of a ServiceAccount that merge.
+const KEYED_IN_ACCOUNTS: [(&str, &[&str]); 2] =
+    [("secrets", &["name"]), ("ownerReferences", &["uid"])];
+/// Lists that merge in objects of any kind.
+const KEYED_EVERYWHERE: [(&str, &[&str]); 1] = [("ownerReferences", &["uid"])];
 /// Lists of plain values that merge as sets.
 const SETS: [&str; 1] = ["finalizers"];
 /// What [`fill`] goes into. Everything else it takes as one value: half of somebody's probe and half
@@ -41,6 +49,23 @@ const SETS: [&str; 1] = ["finalizers"];
 const OPEN: [&str; 4] = ["metadata", "spec", "labels", "annotations"];
 /// Lists whose items [`fill`] goes into.
 const OPEN_LISTS: [&str; 2] = ["containers", "initContainers"];
+
+/// Which lists of an object merge, and by what.
+#[derive(Clone, Copy, Debug)]
+pub struct Lists(&'static [(&'static str, &'static [&'static str])]);
+
+impl Lists {
+    /// Those of a pod, and of what has a pod in it.
+    pub const POD: Self = Self(&KEYED);
+    pub const SERVICE: Self = Self(&KEYED_IN_SERVICES);
+    pub const SERVICE_ACCOUNT: Self = Self(&KEYED_IN_ACCOUNTS);
+    /// Of kinds whose lists are all replaced.
+    pub const NONE: Self = Self(&KEYED_EVERYWHERE);
+
+    fn keys(self, field: &str) -> Option<&'static [&'static str]> {
+        self.0.iter().find(|(list, _)| *list == field).map(|(_, keys)| *keys)
+    }
+}
 
 /// Why a patch cannot be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,24 +99,38 @@ impl Error {
     }
 }
 
-/// Lays a patch over an object.
+/// Lays a patch over a pod, or a part of one.
 pub fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) -> Result<(), Error> {
+    merge_by(Lists::POD, target, patch)
+}
+
+/// Lays a patch over an object with such lists.
+pub fn merge_by(
+    lists: Lists,
+    target: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+) -> Result<(), Error> {
     match directive(patch)? {
         Directive::Delete => target.clear(),
         Directive::Replace => *target = directives::without(patch),
         Directive::Merge => {
             for (field, wanted) in patch.iter().filter(|(field, _)| !field.starts_with('$')) {
-                merge_field(target, field, wanted).map_err(|error| error.within(field))?;
+                merge_field(lists, target, field, wanted).map_err(|error| error.within(field))?;
             }
-            directives::apply(target, patch)?;
+            directives::apply(lists, target, patch)?;
         }
     }
     Ok(())
 }
 
-fn merge_field(target: &mut Map<String, Value>, field: &str, wanted: &Value) -> Result<(), Error> {
+fn merge_field(
+    lists: Lists,
+    target: &mut Map<String, Value>,
+    field: &str,
+    wanted: &Value,
+) -> Result<(), Error> {
     // A label may well be called `env`.
-    let list = keys(field).is_some() && target.get(field).is_some_and(Value::is_array);
+    let list = lists.keys(field).is_some() && target.get(field).is_some_and(Value::is_array);
     match wanted {
         Value::Null => drop(target.remove(field)),
         Value::Object(wanted) if directive(wanted)? == Directive::Delete => {
@@ -100,9 +139,9 @@ fn merge_field(target: &mut Map<String, Value>, field: &str, wanted: &Value) -> 
         Value::Object(_) | Value::String(_) | Value::Number(_) | Value::Bool(_) if list => {
             return Err(Error::new("must be a list"));
         }
-        Value::Object(wanted) => merge(object_in(target, field), wanted)?,
-        Value::Array(wanted) => match keys(field) {
-            Some(keys) => merge_list(array_in(target, field), wanted, keys)?,
+        Value::Object(wanted) => merge_by(lists, object_in(target, field), wanted)?,
+        Value::Array(wanted) => match lists.keys(field) {
+            Some(keys) => merge_list(lists, array_in(target, field), wanted, keys)?,
             None if SETS.contains(&field) => {
                 let existing = array_in(target, field);
                 for item in wanted {
@@ -118,7 +157,12 @@ fn merge_field(target: &mut Map<String, Value>, field: &str, wanted: &Value) -> 
     Ok(())
 }
 
-fn merge_list(existing: &mut Vec<Value>, wanted: &[Value], keys: &[&str]) -> Result<(), Error> {
+fn merge_list(
+    lists: Lists,
+    existing: &mut Vec<Value>,
+    wanted: &[Value],
+    keys: &[&str],
+) -> Result<(), Error> {
     let mut items = Vec::with_capacity(wanted.len());
     let mut replace = false;
     for (position, item) in wanted.iter().enumerate() {
@@ -139,11 +183,11 @@ fn merge_list(existing: &mut Vec<Value>, wanted: &[Value], keys: &[&str]) -> Res
         let same = |other: &Value| same_key(other, item, keys);
         match existing.iter().position(same) {
             Some(position) if directive == Directive::Delete => drop(existing.remove(position)),
-            Some(position) => merge_item(&mut existing[position], item)?,
+            Some(position) => merge_item(lists, &mut existing[position], item)?,
             None if directive == Directive::Delete => {}
             None => {
                 let mut fresh = Value::Object(Map::new());
-                merge_item(&mut fresh, item)?;
+                merge_item(lists, &mut fresh, item)?;
                 existing.push(fresh);
             }
         }
@@ -151,11 +195,11 @@ fn merge_list(existing: &mut Vec<Value>, wanted: &[Value], keys: &[&str]) -> Res
     Ok(())
 }
 
-fn merge_item(target: &mut Value, patch: &Map<String, Value>) -> Result<(), Error> {
+fn merge_item(lists: Lists, target: &mut Value, patch: &Map<String, Value>) -> Result<(), Error> {
     match target {
         Value::Object(target) => {
             let name = patch.get("name").and_then(Value::as_str).unwrap_or_default();
-            merge(target, patch).map_err(|error| error.within(&format!("[{name}]")))
+            merge_by(lists, target, patch).map_err(|error| error.within(&format!("[{name}]")))
         }
         target => {
             *target = Value::Object(directives::without(patch));
@@ -174,7 +218,7 @@ pub fn fill(target: &mut Map<String, Value>, from: &Map<String, Value>) {
                 fill(target, from);
             }
             (Some(Value::Array(existing)), Value::Array(from)) => {
-                if let Some(keys) = keys(field) {
+                if let Some(keys) = Lists::POD.keys(field) {
                     fill_list(existing, from, keys, OPEN_LISTS.contains(&&**field));
                 }
             }
@@ -191,10 +235,6 @@ fn fill_list(existing: &mut Vec<Value>, from: &[Value], keys: &[&str], open: boo
             None => existing.push(Value::Object(item.clone())),
         }
     }
-}
-
-fn keys(field: &str) -> Option<&'static [&'static str]> {
-    KEYED.iter().find(|(list, _)| *list == field).map(|(_, keys)| *keys)
 }
 
 fn same_key(item: &Value, other: &Map<String, Value>, keys: &[&str]) -> bool {

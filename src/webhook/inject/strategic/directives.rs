@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Error, keys, same_key};
+use super::{Error, Lists, same_key};
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -38,6 +38,7 @@ pub(super) fn without(patch: &Map<String, Value>) -> Map<String, Value> {
 
 /// Obeys what the patch says beside [`directive`], after its fields have been merged.
 pub(super) fn apply(
+    lists: Lists,
     target: &mut Map<String, Value>,
     patch: &Map<String, Value>,
 ) -> Result<(), Error> {
@@ -52,7 +53,7 @@ pub(super) fn apply(
             }
         } else if let Some(list) = field.strip_prefix(SET_ORDER) {
             if let Some(Value::Array(items)) = target.get_mut(list) {
-                set_order(items, said, keys(list));
+                set_order(items, said, lists.keys(list));
             }
         } else if field == RETAIN_KEYS {
             // Of the sources of a volume, say, there can only be one.
