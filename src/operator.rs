@@ -10,8 +10,11 @@ pub mod gateway_workload;
 pub mod installation;
 pub mod objects;
 pub mod patches;
+pub mod placement;
+pub mod platform;
 pub mod platform;
 mod role;
+pub mod scaling;
 mod webhooks;
 
 use std::{net::SocketAddr, path::PathBuf};
