@@ -12,7 +12,6 @@ pub mod objects;
 pub mod patches;
 pub mod placement;
 pub mod platform;
-pub mod platform;
 mod role;
 pub mod scaling;
 mod webhooks;

@@ -17,6 +17,7 @@ use crate::{
     api::gateway::{
         CONTROLLER_NAME, GATEWAY_NAME_LABEL, GROUP, Gateway, SecretReference,
         listener::{AllowedRoutes, Listener, ListenerTls},
+        name_label, service_of_host,
     },
     diagnostic::Diagnostic,
     watch::{Snapshot, snapshot::TlsSecret},
@@ -63,11 +64,27 @@ fn convert(object: &Gateway, snapshot: &Snapshot) -> (GatewayServers, Report) {
         origin: report.object.clone(),
         api: GatewayApi::Kubernetes,
         key: Key::new(&report.object.namespace, &name),
-        selector: Labels::from([(GATEWAY_NAME_LABEL.to_owned(), name)]),
+        selector: selector(object, snapshot, &report.object.namespace, &name),
         own_namespace_only: true,
         servers,
     };
     (servers, report)
+}
+
+/// Which pods serve a Gateway: those that the operator makes for it or, where it names a Service of
+/// its namespace as its address, those of that Service.
+fn selector(object: &Gateway, snapshot: &Snapshot, namespace: &str, name: &str) -> Labels {
+    let mut hosts = object.spec.addresses.iter();
+    let host = hosts.find(|address| address.kind.as_deref() == Some("Hostname"));
+    let service = host.and_then(|host| {
+        let service = service_of_host(host.value.as_deref()?, namespace)?;
+        snapshot.services.get(&Key::new(namespace, &service))
+    });
+    match service {
+        // A selector of nothing would be one of every pod.
+        Some(service) if !service.selector.is_empty() => service.selector.clone(),
+        _ => Labels::from([(GATEWAY_NAME_LABEL.to_owned(), name_label(name))]),
+    }
 }
 
 /// Why a listener cannot stand beside earlier ones of its Gateway.

@@ -15,6 +15,7 @@ use crate::{
     api::meshwright::labels::{INSTALLATION, MANAGED_BY, MANAGER},
     operator::objects::{Objects, Prepared},
 };
+pub use gateway::{gateway_defaults, patch_problem};
 
 /// Builds everything that the installation asks for.
 pub fn build(valid: &Validated) -> Objects<Prepared> {

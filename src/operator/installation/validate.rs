@@ -9,7 +9,7 @@ use kube::{Resource, ResourceExt};
 use super::Error;
 pub use super::dereference::Inputs;
 use crate::{
-    api::meshwright::{Gateway, MeshInstallation},
+    api::meshwright::{Gateway, MeshInstallation, Profile},
     diagnostic::Severity,
     operator::platform::{Platform, WebhookEndpoint},
     webhook::{
@@ -30,6 +30,7 @@ pub struct Validated {
     /// Other names of the revision, as far as no older installation has them.
     pub tags: Tags,
     pub version: String,
+    pub profile: Profile,
     pub istio_labels: bool,
     /// The operator's namespace, where the control plane goes.
     pub namespace: String,
@@ -86,6 +87,7 @@ pub fn validate(
         revision: spec.revision.clone(),
         tags: names::tags(installation, installations.iter().map(AsRef::as_ref)),
         version: platform.version(&spec.version).to_owned(),
+        profile: spec.profile,
         istio_labels: spec.compatibility.istio_labels,
         namespace: platform.namespace.clone(),
         control_plane: ControlPlane {
