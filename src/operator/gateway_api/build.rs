@@ -88,12 +88,23 @@ fn scale(patches: &[ObjectPatch], profile: Profile) -> Scale {
         replicas.filter(|_| given).and_then(|replicas| i32::try_from(replicas).ok())
     };
     let mut defaults = gateway_defaults(profile);
-    let autoscaling = asks(PatchedKind::HorizontalPodAutoscaler)
-        .then(|| defaults.autoscaling.take().unwrap_or_else(Autoscaling::default));
+    let autoscaling = asks(PatchedKind::HorizontalPodAutoscaler).then(|| {
+        let mut autoscaling = defaults.autoscaling.take().unwrap_or_else(Autoscaling::default);
+        // Whether there is a budget by default depends on how many there are at least.
+        autoscaling.min_replicas = least(patches).unwrap_or(autoscaling.min_replicas);
+        autoscaling
+    });
     let budget = asks(PatchedKind::PodDisruptionBudget)
         .then(|| defaults.budget.take().unwrap_or_else(one_stays));
     let replicas = patches.iter().filter_map(replicas).next_back();
     Scale::resolve(replicas, autoscaling, budget, defaults)
+}
+
+/// What the parts of an autoscaler say of `minReplicas`.
+fn least(patches: &[ObjectPatch]) -> Option<i32> {
+    let scalers = patches.iter().filter(|p| p.kind == PatchedKind::HorizontalPodAutoscaler);
+    let given = scalers.filter_map(|patch| patch.patch.0.get("spec")?["minReplicas"].as_i64());
+    given.last().and_then(|least| i32::try_from(least).ok())
 }
 
 /// `GATEWAY-CLASS`, as the Gateway API recommends, shortened where that is too long for a Service.
