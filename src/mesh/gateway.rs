@@ -273,3 +273,44 @@ fn is_usable(secret: &TlsSecret) -> bool {
     CertificateDer::from_pem_slice(&secret.certificate).is_ok()
         && PrivateKeyDer::from_pem_slice(&secret.private_key).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::from_yaml;
+
+    const CLUSTER: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: edge, namespace: shop}
+spec: {selector: {app: edge}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: all, namespace: shop}
+spec: {ports: [{port: 80}]}
+";
+
+    fn selected(name: &str, addresses: &str) -> Labels {
+        let object: Gateway = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name, "namespace": "shop"}, "spec": {},
+        }))
+        .unwrap();
+        let mut object = object;
+        object.spec.addresses = serde_json::from_str(addresses).unwrap();
+        selector(&object, &from_yaml(CLUSTER).unwrap(), "shop", name)
+    }
+
+    #[test]
+    fn pods_are_the_operators_or_those_of_a_service() {
+        let own = Labels::from([(GATEWAY_NAME_LABEL.to_owned(), "web".to_owned())]);
+        assert_eq!(selected("web", "[]"), own);
+        let host = |host: &str| format!(r#"[{{"type": "Hostname", "value": "{host}"}}]"#);
+        let edge = Labels::from([("app".to_owned(), "edge".to_owned())]);
+        assert_eq!(selected("web", &host("edge.shop.svc.cluster.local")), edge);
+        for elsewhere in ["edge.other.svc", "nobody", "all"] {
+            assert_eq!(selected("web", &host(elsewhere)), own, "{elsewhere}");
+        }
+        assert_eq!(selected(&"a".repeat(100), "[]")[GATEWAY_NAME_LABEL].len(), 63);
+    }
+}

@@ -58,9 +58,14 @@ pub(super) fn report(
     } else if addresses.is_empty() {
         let message = "the Service waits for a load balancer's address";
         (false, "AddressNotAssigned", message.to_owned())
-    } else if let Some(unmet) = unmet(gateway, addresses) {
-        let message = format!("{unmet} was asked for; the Service got {}", addresses.join(", "));
-        (false, "AddressNotUsable", message)
+    } else if let Some((unmet, asked)) = unmet(gateway, addresses) {
+        let found = addresses.join(", ");
+        if addresses.len() < asked {
+            (false, "AddressNotAssigned", format!("the Service has {found} and waits for {unmet}"))
+        } else {
+            let message = format!("{unmet} was asked for; the Service got {found}");
+            (false, "AddressNotUsable", message)
+        }
     } else if deployment.available == 0 {
         let message = match deployment.wanted {
             0 => "no pod is asked for: spec.replicas of the Deployment is 0",
@@ -73,17 +78,18 @@ pub(super) fn report(
     Report::programmed(found, addresses)
 }
 
-/// The first address that was asked for and is not there.
-fn unmet<'a>(gateway: &'a Gateway, addresses: &[String]) -> Option<&'a str> {
+/// The first address that was asked for and is not there, and how many were asked for.
+fn unmet<'a>(gateway: &'a Gateway, addresses: &[String]) -> Option<(&'a str, usize)> {
     let asked = gateway.spec.addresses.iter().filter_map(|address| address.value.as_deref());
-    let mut asked = asked.filter(|value| !value.is_empty());
-    asked.find(|asked| {
+    let asked: Vec<_> = asked.filter(|value| !value.is_empty()).collect();
+    let unmet = asked.iter().find(|asked| {
         let same = |found: &String| {
             let ip = |text: &str| text.parse::<std::net::IpAddr>();
-            found == asked || matches!((ip(found), ip(asked)), (Ok(a), Ok(b)) if a == b)
+            found == *asked || matches!((ip(found), ip(asked)), (Ok(a), Ok(b)) if a == b)
         };
         !addresses.iter().any(same)
-    })
+    });
+    unmet.map(|unmet| (*unmet, asked.len()))
 }
 
 /// Of a Gateway behind a Service that somebody else runs.
