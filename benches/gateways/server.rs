@@ -122,12 +122,12 @@ impl Server {
         object
     }
 
-    fn patch(&self, path: &str, patch: &Value) -> Value {
+    fn apply(&self, path: &str, wanted: &Value) -> Value {
         let path = path.strip_suffix("/status").unwrap_or(path);
         let before = self.store().objects.get(path).cloned();
         let known = before.is_some();
-        let mut object = before.unwrap_or_else(|| patch.clone());
-        json_patch::merge(&mut object, patch);
+        let mut object = before.unwrap_or_else(|| wanted.clone());
+        json_patch::merge(&mut object, wanted);
         let answer = self.put(path, object.clone());
         if !known {
             self.play(path, answer.clone());
@@ -204,7 +204,7 @@ async fn answer(
         return watch(server, path.to_owned(), selector.clone(), from);
     }
     *server.store().calls.entry(called(&method, path)).or_default() += 1;
-    let patch = || serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    let sent = || serde_json::from_slice::<Value>(&body).unwrap_or_default();
     match method {
         Method::GET if path == "/apis/gateway.networking.k8s.io/v1" => discovery(),
         Method::GET => {
@@ -221,8 +221,8 @@ async fn answer(
                 ),
             }
         }
-        Method::PATCH => json_answer(StatusCode::OK, &server.patch(path, &patch())),
-        _ => json_answer(StatusCode::CREATED, &patch()),
+        Method::PATCH => json_answer(StatusCode::OK, &server.apply(path, &sent())),
+        _ => json_answer(StatusCode::CREATED, &sent()),
     }
 }
 

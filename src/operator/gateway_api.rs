@@ -230,7 +230,7 @@ impl Gateways {
                 return Ok(Action::await_change());
             }
         }
-        let outcome = match self.make(gateway, class, &installation).await {
+        let outcome = match Box::pin(self.make(gateway, class, &installation)).await {
             Ok(Ok(report)) => self.say(gateway, report).await,
             // What runs goes on as it is.
             Ok(Err(Problem(message))) => {

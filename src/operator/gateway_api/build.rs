@@ -89,7 +89,7 @@ fn scale(patches: &[ObjectPatch], profile: Profile) -> Scale {
     };
     let mut defaults = gateway_defaults(profile);
     let autoscaling = asks(PatchedKind::HorizontalPodAutoscaler).then(|| {
-        let mut autoscaling = defaults.autoscaling.take().unwrap_or_else(Autoscaling::default);
+        let mut autoscaling = defaults.autoscaling.take().unwrap_or_default();
         // Whether there is a budget by default depends on how many there are at least.
         autoscaling.min_replicas = least(patches).unwrap_or(autoscaling.min_replicas);
         autoscaling
@@ -103,8 +103,8 @@ fn scale(patches: &[ObjectPatch], profile: Profile) -> Scale {
 /// What the parts of an autoscaler say of `minReplicas`.
 fn least(patches: &[ObjectPatch]) -> Option<i32> {
     let scalers = patches.iter().filter(|p| p.kind == PatchedKind::HorizontalPodAutoscaler);
-    let given = scalers.filter_map(|patch| patch.patch.0.get("spec")?["minReplicas"].as_i64());
-    given.last().and_then(|least| i32::try_from(least).ok())
+    let mut given = scalers.filter_map(|patch| patch.patch.0.get("spec")?["minReplicas"].as_i64());
+    given.next_back().and_then(|least| i32::try_from(least).ok())
 }
 
 /// `GATEWAY-CLASS`, as the Gateway API recommends, shortened where that is too long for a Service.
@@ -145,7 +145,7 @@ fn addresses(gateway: &Gateway, problems: &mut Vec<String>) -> Vec<IpAddr> {
         match value.parse() {
             Ok(ip) => found.push(ip),
             Err(_) => {
-                problems.push(format!("spec.addresses[{index}].value: {value:?} is no IP address"))
+                problems.push(format!("spec.addresses[{index}].value: {value:?} is no IP address"));
             }
         }
     }
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use crate::api::meshwright::PartialObject;
 
-    fn gateway(spec: Value) -> Gateway {
+    fn gateway(spec: &Value) -> Gateway {
         serde_json::from_value(json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
             "metadata": {"name": "web", "namespace": "shop", "uid": "u"}, "spec": spec,
@@ -254,7 +254,7 @@ mod tests {
         json!({"name": name, "port": port, "protocol": protocol})
     }
 
-    fn planned(spec: Value) -> Plan {
+    fn planned(spec: &Value) -> Plan {
         plan(&gateway(spec), ProxySettings::default(), Profile::Default, &Parameters::default())
     }
 
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_served_is_said_and_the_rest_is_served() {
-        let plan = planned(json!({
+        let plan = planned(&json!({
             "listeners": [
                 listener("a", 80, "HTTP"), listener("b", 15021, "HTTP"), listener("c", 8080, "HTTP"),
                 listener("d", 53, "UDP"), listener("e", 443, "HTTPS"), listener("f", 443, "HTTPS"),
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_host_name_is_a_service_that_somebody_else_runs() {
-        let with = |addresses: Value| deployed(&gateway(json!({ "addresses": addresses })));
+        let with = |addresses: Value| deployed(&gateway(&json!({ "addresses": addresses })));
         assert_eq!(with(json!([{"value": "192.0.2.1"}])), Deployed::Automatically);
         let host = |name: &str| json!([{"type": "Hostname", "value": name}]);
         let behind = Deployed::Behind("edge".to_owned());

@@ -165,14 +165,14 @@ mod tests {
 
     use super::*;
 
-    fn parsed(data: Value) -> Result<Parameters, String> {
+    fn parsed(data: &Value) -> Result<Parameters, String> {
         let map = serde_json::from_value(json!({ "data": data })).unwrap();
         parse(&map, &("shop".to_owned(), "sizes".to_owned())).map_err(|Problem(text)| text)
     }
 
     #[test]
     fn each_key_is_a_patch() {
-        let found = parsed(json!({
+        let found = parsed(&json!({
             "deployment": "spec: {replicas: 3}\n", "podDisruptionBudget": "", "service": "# none\n",
         }));
         let found = found.unwrap();
@@ -190,7 +190,7 @@ mod tests {
             (json!({"service": "a: [\n"}), "key service: is no YAML: "),
         ];
         for (data, expected) in cases {
-            let message = parsed(data).unwrap_err();
+            let message = parsed(&data).unwrap_err();
             assert!(message.contains(expected) && !message.contains('\n'), "{message}");
         }
     }
