@@ -15,6 +15,7 @@ mod destinations;
 mod dns;
 mod fleet;
 mod gateway;
+mod gateways;
 mod identity;
 mod installation;
 mod load;
@@ -59,6 +60,9 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "traffic-split", run: balancing::ninety_to_ten },
         Scenario { name: "gateway-istio", run: gateway::istio },
         Scenario { name: "gateway-api", run: gateway::gateway_api },
+        Scenario { name: "gateways", run: gateways::of_an_installation },
+        Scenario { name: "gateways-api", run: gateways::of_the_gateway_api },
+        Scenario { name: "gateways-many", run: gateways::many },
         Scenario { name: "probes", run: probes::work_under_strict },
         Scenario { name: "jobs", run: workloads::jobs_end },
         Scenario { name: "init-containers", run: workloads::init_containers_use_the_network },

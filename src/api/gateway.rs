@@ -23,6 +23,31 @@ pub const CONTROLLER_NAME: &str = "meshwright.dev/gateway-controller";
 /// Label of the pods that serve a Gateway of the Gateway API.
 pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 
+/// Reasons of the condition `Accepted` of a Gateway that the operator writes, which reads what the
+/// control plane does not. The control plane leaves them standing.
+pub const OPERATOR_REASONS: [&str; 2] = ["InvalidParameters", "UnsupportedAddress"];
+
+/// The value of [`GATEWAY_NAME_LABEL`] for a Gateway, whose name may be longer than a label's value.
+pub fn name_label(gateway: &str) -> String {
+    const LONGEST: usize = 63;
+    if gateway.len() <= LONGEST {
+        return gateway.to_owned();
+    }
+    let hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(gateway.as_bytes()));
+    let kept: String = gateway.chars().take(LONGEST - 9).collect();
+    format!("{}-{}", kept.trim_end_matches(['-', '.']), &hash[..8])
+}
+
+/// The Service of this namespace that a host name stands for: `NAME`, `NAME.NAMESPACE` or
+/// `NAME.NAMESPACE.svc.DOMAIN`.
+pub fn service_of_host(host: &str, namespace: &str) -> Option<String> {
+    let mut parts = host.split('.');
+    let name = parts.next().filter(|name| !name.is_empty())?;
+    let same = parts.next().is_none_or(|given| given == namespace);
+    let service = parts.next().is_none_or(|given| given == "svc");
+    (same && service).then(|| name.to_owned())
+}
+
 /// What a route attaches to: a Gateway, one of its listeners, or a Service.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]

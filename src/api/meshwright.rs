@@ -20,7 +20,10 @@ use serde::{Deserialize, Serialize};
 
 pub use control_plane::ControlPlane;
 pub use fleet::{FleetPolicy, FleetStrategy};
-pub use gateway::{Gateway, GatewayKind, GatewayPort, GatewayProtocol, ServiceType};
+pub use gateway::{
+    ExternalTrafficPolicy, Gateway, GatewayKind, GatewayPort, GatewayProtocol, GatewayService,
+    InternalTrafficPolicy, IpFamily, IpFamilyPolicy, ServiceType,
+};
 pub use injection::{Injection, InjectionPolicy, PartialObject, PodPatch};
 pub use mesh::{LoadBalancing, MeshSettings, OutboundTrafficMode, OutboundTrafficPolicy};
 pub use profile::Profile;

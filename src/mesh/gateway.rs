@@ -17,6 +17,7 @@ use crate::{
     api::gateway::{
         CONTROLLER_NAME, GATEWAY_NAME_LABEL, GROUP, Gateway, SecretReference,
         listener::{AllowedRoutes, Listener, ListenerTls},
+        name_label, service_of_host,
     },
     diagnostic::Diagnostic,
     watch::{Snapshot, snapshot::TlsSecret},
@@ -63,11 +64,27 @@ fn convert(object: &Gateway, snapshot: &Snapshot) -> (GatewayServers, Report) {
         origin: report.object.clone(),
         api: GatewayApi::Kubernetes,
         key: Key::new(&report.object.namespace, &name),
-        selector: Labels::from([(GATEWAY_NAME_LABEL.to_owned(), name)]),
+        selector: selector(object, snapshot, &report.object.namespace, &name),
         own_namespace_only: true,
         servers,
     };
     (servers, report)
+}
+
+/// Which pods serve a Gateway: those that the operator makes for it or, where it names a Service of
+/// its namespace as its address, those of that Service.
+fn selector(object: &Gateway, snapshot: &Snapshot, namespace: &str, name: &str) -> Labels {
+    let mut hosts = object.spec.addresses.iter();
+    let host = hosts.find(|address| address.kind.as_deref() == Some("Hostname"));
+    let service = host.and_then(|host| {
+        let service = service_of_host(host.value.as_deref()?, namespace)?;
+        snapshot.services.get(&Key::new(namespace, &service))
+    });
+    match service {
+        // A selector of nothing would be one of every pod.
+        Some(service) if !service.selector.is_empty() => service.selector.clone(),
+        _ => Labels::from([(GATEWAY_NAME_LABEL.to_owned(), name_label(name))]),
+    }
 }
 
 /// Why a listener cannot stand beside earlier ones of its Gateway.
@@ -255,4 +272,45 @@ fn credential(
 fn is_usable(secret: &TlsSecret) -> bool {
     CertificateDer::from_pem_slice(&secret.certificate).is_ok()
         && PrivateKeyDer::from_pem_slice(&secret.private_key).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::from_yaml;
+
+    const CLUSTER: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: edge, namespace: shop}
+spec: {selector: {app: edge}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: all, namespace: shop}
+spec: {ports: [{port: 80}]}
+";
+
+    fn selected(name: &str, addresses: &str) -> Labels {
+        let object: Gateway = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name, "namespace": "shop"}, "spec": {},
+        }))
+        .unwrap();
+        let mut object = object;
+        object.spec.addresses = serde_json::from_str(addresses).unwrap();
+        selector(&object, &from_yaml(CLUSTER).unwrap(), "shop", name)
+    }
+
+    #[test]
+    fn pods_are_the_operators_or_those_of_a_service() {
+        let own = Labels::from([(GATEWAY_NAME_LABEL.to_owned(), "web".to_owned())]);
+        assert_eq!(selected("web", "[]"), own);
+        let host = |host: &str| format!(r#"[{{"type": "Hostname", "value": "{host}"}}]"#);
+        let edge = Labels::from([("app".to_owned(), "edge".to_owned())]);
+        assert_eq!(selected("web", &host("edge.shop.svc.cluster.local")), edge);
+        for elsewhere in ["edge.other.svc", "nobody", "all"] {
+            assert_eq!(selected("web", &host(elsewhere)), own, "{elsewhere}");
+        }
+        assert_eq!(selected(&"a".repeat(100), "[]")[GATEWAY_NAME_LABEL].len(), 63);
+    }
 }

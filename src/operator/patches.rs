@@ -201,7 +201,11 @@ fn path(way: &[Step]) -> String {
                 path.push('.');
                 path.push_str(field);
             }
-            Step::Item(position) => path.push_str(&format!("[{position}]")),
+            Step::Item(position) => {
+                path.push('[');
+                path.push_str(&position.to_string());
+                path.push(']');
+            }
         }
     }
     path

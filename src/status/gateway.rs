@@ -7,8 +7,9 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp}
 use super::conditions::{Wanted, list, merge};
 use crate::{
     api::gateway::{
-        CONTROLLER_NAME, GROUP, Gateway, GatewayClass, HttpRoute, ListenerStatus, ParentReference,
-        RouteGroupKind, RouteParentStatus, listener::Listener,
+        CONTROLLER_NAME, GROUP, Gateway, GatewayClass, HttpRoute, ListenerStatus, OPERATOR_REASONS,
+        ParentReference, RouteGroupKind, RouteParentStatus, class::ParametersReference,
+        listener::Listener,
     },
     diagnostic::{Diagnostic, ObjectRef, Severity},
     mesh::{GatewayApi, Key, Mesh, parents},
@@ -25,15 +26,22 @@ const CONFLICTS: [&str; 2] = ["HostnameConflict", "ProtocolConflict"];
 /// The conditions of a GatewayClass of ours.
 pub fn class(class: &GatewayClass, now: Timestamp) -> Vec<Condition> {
     let existing = class.status.as_ref().map(|status| status.conditions.as_slice());
-    let accepted = if class.spec.parameters_ref.is_some() {
-        Wanted {
-            message: "spec.parametersRef: is not supported in this version: remove it".to_owned(),
-            ..Wanted::new("Accepted", false, "InvalidParameters")
-        }
-    } else {
-        Wanted::new("Accepted", true, "Accepted")
+    let accepted = match class.spec.parameters_ref.as_ref().and_then(parameters_problem) {
+        Some(message) => Wanted { message, ..Wanted::new("Accepted", false, "InvalidParameters") },
+        None => Wanted::new("Accepted", true, "Accepted"),
     };
     merge(existing.unwrap_or_default(), vec![accepted], class.metadata.generation, now)
+}
+
+/// What is wrong with a class's reference. Whether the ConfigMap is there and what is in it, the
+/// operator says in each Gateway.
+fn parameters_problem(reference: &ParametersReference) -> Option<String> {
+    if !reference.group.is_empty() || reference.kind != "ConfigMap" {
+        let message = "spec.parametersRef: must name a ConfigMap, of group \"\"";
+        return Some(message.to_owned());
+    }
+    let nowhere = reference.namespace.as_deref().unwrap_or_default().is_empty();
+    nowhere.then(|| "spec.parametersRef.namespace: say where the ConfigMap is".to_owned())
 }
 
 /// What is ours in the status of a route: one entry for each parent that we speak for.
@@ -94,7 +102,8 @@ fn is_below(path: &str, field: &str) -> bool {
     path.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// What is ours in the status of a Gateway: whether it is accepted, and its listeners.
+/// What is ours in the status of a Gateway: whether it is accepted, unless the operator has something
+/// against it, and its listeners.
 pub fn gateway(
     gateway: &Gateway,
     mesh: &Mesh,
@@ -128,8 +137,12 @@ pub fn gateway(
             }
         })
         .collect();
-    let accepted = accepted(&listeners, &errors);
-    (merge(&existing.conditions, vec![accepted], generation, now), listeners)
+    let refused = existing.conditions.iter().any(|condition| {
+        condition.type_ == "Accepted" && OPERATOR_REASONS.contains(&condition.reason.as_str())
+    });
+    let accepted = (!refused).then(|| accepted(&listeners, &errors));
+    let conditions = accepted.into_iter().collect();
+    (merge(&existing.conditions, conditions, generation, now), listeners)
 }
 
 /// A Gateway is accepted as long as one of its listeners is.

@@ -68,6 +68,23 @@ fn short(conditions: &Value) -> Vec<String> {
         .collect()
 }
 
+/// The operator reads what the control plane does not: the two must not undo each other's work.
+#[test]
+fn what_the_operator_has_against_a_gateway_stands() {
+    let accepted = |reason: &str| {
+        let status = format!(
+            "status: {{conditions: [{{type: Accepted, status: \"False\", reason: {reason}, message: m, \
+             lastTransitionTime: \"2026-01-01T00:00:00Z\"}}]}}\n"
+        );
+        let cluster = CLUSTER.replace("protocol: TCP}]\n", &format!("protocol: TCP}}]\n{status}"));
+        let found = patches(&findings(&cluster), now());
+        let gateway = found.into_iter().find(|patch| patch.resource.kind == "Gateway").unwrap();
+        short(&gateway.body["status"]["conditions"])
+    };
+    assert!(accepted("InvalidParameters").is_empty());
+    assert_eq!(accepted("Pending"), ["Accepted=True/ListenersNotValid"]);
+}
+
 #[test]
 fn conditions_say_what_was_found() {
     let bodies: BTreeMap<String, Value> = patches(&findings(CLUSTER), now())

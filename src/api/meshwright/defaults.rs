@@ -2,9 +2,8 @@
 //! API server shows them.
 
 use super::{
-    Compatibility, ControlPlane, Dns, FleetPolicy, Gateway, GatewayKind, GatewayPort,
-    GatewayProtocol, Injection, MeshInstallationSpec, MeshSettings, Placement, Profile, Proxy,
-    Redirection,
+    Compatibility, ControlPlane, Dns, FleetPolicy, GatewayPort, GatewayProtocol, Injection,
+    MeshInstallationSpec, MeshSettings, Profile, Proxy, Redirection,
 };
 
 impl Default for MeshInstallationSpec {
@@ -35,28 +34,12 @@ impl Default for Compatibility {
     }
 }
 
-impl Default for Gateway {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            namespace: String::new(),
-            kind: GatewayKind::default(),
-            replicas: None,
-            autoscaling: None,
-            disruption_budget: None,
-            placement: Placement::default(),
-            resources: None,
-            service_type: None,
-            ports: gateway_ports(),
-            labels: std::collections::BTreeMap::default(),
-            patches: Vec::new(),
-        }
-    }
-}
-
 pub(super) fn gateway_ports() -> Vec<GatewayPort> {
-    vec![
-        GatewayPort { name: "http".to_owned(), port: 80, protocol: GatewayProtocol::Http },
-        GatewayPort { name: "https".to_owned(), port: 443, protocol: GatewayProtocol::Https },
-    ]
+    let port = |name: &str, port, protocol| GatewayPort {
+        name: name.to_owned(),
+        port,
+        protocol,
+        ..GatewayPort::default()
+    };
+    vec![port("http", 80, GatewayProtocol::Http), port("https", 443, GatewayProtocol::Https)]
 }

@@ -54,6 +54,20 @@ impl Profile {
             Self::Demo => Share { replicas: 1, most: None, requests: Some(("10m", "40Mi")) },
         }
     }
+
+    /// Fills in what a gateway does not say.
+    pub fn complete(self, gateway: &mut Gateway) {
+        let share = self.gateway();
+        if let Some((cpu, memory)) = share.requests {
+            gateway.resources.get_or_insert_with(|| requests(cpu, memory));
+        }
+        fill(
+            &share,
+            &mut gateway.replicas,
+            &mut gateway.autoscaling,
+            &mut gateway.disruption_budget,
+        );
+    }
 }
 
 impl MeshInstallationSpec {
@@ -69,19 +83,10 @@ impl MeshInstallationSpec {
             }
         }
         resolve_control_plane(&mut spec.control_plane, &self.profile.control_plane());
-        let share = self.profile.gateway();
         for gateway in &mut spec.gateways {
             // That of all proxies, where they have one.
-            if gateway.resources.is_none() {
-                let own = || share.requests.map(|(cpu, memory)| requests(cpu, memory));
-                gateway.resources = spec.proxy.resources.clone().or_else(own);
-            }
-            fill(
-                &share,
-                &mut gateway.replicas,
-                &mut gateway.autoscaling,
-                &mut gateway.disruption_budget,
-            );
+            gateway.resources = gateway.resources.take().or_else(|| spec.proxy.resources.clone());
+            self.profile.complete(gateway);
         }
         spec
     }

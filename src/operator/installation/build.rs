@@ -21,6 +21,7 @@ use crate::{
         patches::PatchError,
     },
 };
+pub use gateway::{gateway_defaults, patch_problem as gateway_patch_problem};
 
 /// Builds everything that the installation asks for.
 pub fn build(valid: &Validated) -> Objects<Prepared> {

@@ -26,6 +26,7 @@ use crate::{
         conditions::{self, Finding},
         context::Context,
         fleet::Summary,
+        gateway_workload::addresses,
         objects::{Applied, Objects},
     },
 };
@@ -240,10 +241,5 @@ fn gateway_addresses(facts: &Facts<'_>) -> Vec<GatewayStatus> {
 
 /// Where a Service is reached from outside, or from inside where that is all it is for.
 pub fn address(service: &Service) -> Option<String> {
-    let spec = service.spec.as_ref()?;
-    if spec.type_.as_deref() != Some("LoadBalancer") {
-        return spec.cluster_ip.clone().filter(|ip| !ip.is_empty() && ip != "None");
-    }
-    let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
-    ingress.ip.clone().or_else(|| ingress.hostname.clone())
+    addresses(service).into_iter().next()
 }

@@ -11,7 +11,7 @@ pub use super::dereference::Inputs;
 use crate::{
     api::meshwright::{
         Autoscaling, DisruptionBudget, Gateway, MeshInstallation, MeshInstallationSpec,
-        ObjectPatch, Placement,
+        ObjectPatch, Placement, Profile,
     },
     diagnostic::{Diagnostic, Severity},
     operator::{
@@ -36,6 +36,7 @@ pub struct Validated {
     /// Other names of the revision, as far as no older installation has them.
     pub tags: Tags,
     pub version: String,
+    pub profile: Profile,
     pub istio_labels: bool,
     /// The operator's namespace, where the control plane goes.
     pub namespace: String,
@@ -139,6 +140,7 @@ fn unchecked(installation: &MeshInstallation, inputs: Inputs, platform: &Platfor
         revision: spec.revision.clone(),
         tags: names::tags(installation, installations.iter().map(AsRef::as_ref)),
         version: platform.version(&spec.version).to_owned(),
+        profile: spec.profile,
         istio_labels: spec.compatibility.istio_labels,
         namespace: platform.namespace.clone(),
         control_plane: control_plane(&spec, platform),

@@ -15,6 +15,7 @@ use super::{names, read, unknown};
 use crate::{
     api::meshwright::{Gateway, Injection, MeshInstallation, Proxy, Redirection, Resources},
     diagnostic::{Diagnostic, ObjectRef},
+    operator::gateway_workload::RESERVED_PORTS,
     webhook::inject::{
         Options, check, container,
         decide::{KUBERNETES_NAMESPACES, selector},
@@ -22,8 +23,6 @@ use crate::{
     },
 };
 
-/// Ports of the proxy itself, which a gateway cannot listen on.
-const RESERVED_PORTS: std::ops::RangeInclusive<i32> = 15000..=15099;
 const SHORTEST_LIFETIME: Duration = Duration::from_mins(1);
 const LONGEST_LIFETIME: Duration = crate::ca::CERTIFICATE_TTL;
 
@@ -88,6 +87,8 @@ pub fn check<'a>(
             findings.error(format!("{path}.name"), "Duplicate", message);
         }
         findings.gateway(&path, gateway);
+        let more = super::gateway::check(&findings.about, &path, gateway, spec.profile);
+        findings.found.extend(more);
     }
     findings.found
 }
@@ -242,7 +243,7 @@ impl Findings {
                 self.error(format!("{path}.name"), "Duplicate", message);
             }
             let target = u16::try_from(port.port).map(crate::plan::gateway_target_port);
-            if RESERVED_PORTS.contains(&port.port) {
+            if u16::try_from(port.port).is_ok_and(|port| RESERVED_PORTS.contains(&port)) {
                 let message = format!("{} is one of the proxy's own ports", port.port);
                 self.error(format!("{path}.port"), "ReservedPort", message);
             } else if target.is_ok_and(|target| !targets.insert(target)) {
