@@ -1,5 +1,7 @@
 //! Counts the proxies of each revision, and names pods whose injection somebody broke.
 
+pub mod proxy;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
