@@ -4,12 +4,13 @@
 pub mod apply;
 pub mod conditions;
 pub mod context;
-mod fleet;
+pub mod fleet;
 pub mod gateway_api;
 pub mod gateway_workload;
 pub mod installation;
 pub mod objects;
 pub mod platform;
+pub mod rollout;
 mod role;
 mod webhooks;
 

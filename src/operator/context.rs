@@ -14,7 +14,7 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use super::platform::Platform;
+use super::{platform::Platform, rollout::Rollouts};
 use crate::{api::meshwright::ProxyCount, runtime::events, webhook::server::Installations};
 
 pub struct Context {
@@ -28,6 +28,8 @@ pub struct Context {
     pub changed: watch::Receiver<()>,
     /// Proxies by revision.
     pub fleet: watch::Receiver<BTreeMap<String, ProxyCount>>,
+    /// How the renewal of proxies goes.
+    pub rollouts: watch::Receiver<Rollouts>,
     /// PEM of the webhook's CA.
     pub webhook_ca: watch::Receiver<String>,
 }

@@ -23,6 +23,7 @@ use crate::{
         conditions::{self, Finding},
         context::Context,
         objects::{Applied, Objects},
+        rollout,
     },
     webhook::validate::names::Tags,
 };
@@ -98,18 +99,23 @@ pub async fn write(
 ) -> Result<(), Error> {
     let before = installation.status.clone().unwrap_or_default();
     let generation = installation.metadata.generation;
+    let rollout = context.rollouts.borrow().get(&installation.spec.revision).cloned();
+    // Before the rollout was looked at for the first time, what is known stays.
+    let rollout = rollout.unwrap_or_else(|| before.rollout.clone());
+    let mut findings = report.findings;
+    rollout::mention(&mut findings, rollout.as_ref());
     let status = MeshInstallationStatus {
         observed_generation: generation,
         version: report.version,
         conditions: conditions::merge(
             &before.conditions,
-            report.findings,
+            findings,
             generation,
             Timestamp::now(),
         ),
         proxies: report.proxies,
         gateways: report.gateways,
-        rollout: before.rollout.clone(),
+        rollout,
         certificates: before.certificates.clone(),
     };
     if installation.status.as_ref() == Some(&status) {
