@@ -22,7 +22,7 @@ pub mod tls;
 mod token;
 
 pub use authority::{Authority, ServerCertificate};
-pub use caller::{Authenticate, Refused};
+pub use caller::{Authenticate, Refused, bearer};
 pub use certificate::{Certificate, certificates_in_pem};
 pub use distribute::{ROOT_CONFIG_MAP, ROOT_KEY, distribute};
 pub use issue::{Serial, Validity, issue};

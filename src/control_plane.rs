@@ -1,16 +1,19 @@
 //! Drives the pipeline and serves xDS and the CA.
 //!
 //! [`engine`] makes [`World`]s of snapshots and is synchronous; [`fleet`] says who may connect and
-//! what each proxy is to have, [`agents`] and [`names`] the same for agents; [`serve`] is the role with its tasks.
+//! what each proxy is to have, [`agents`] and [`names`] the same for agents; [`report`] tells the operator
+//! of proxies; [`serve`] is the role with its tasks.
 
 pub mod agents;
 pub mod attribution;
 pub mod engine;
 pub mod fleet;
 pub mod intern;
+pub mod member;
 pub mod metrics;
 pub mod names;
 pub mod node;
+pub mod report;
 pub mod serve;
 pub mod world;
 

@@ -34,6 +34,10 @@ pub struct Args {
     /// https://HOST:PORT
     #[arg(long, value_name = "URL", value_parser = webhook_url)]
     pub webhook_url: Option<String>,
+    /// File with a token that control planes take for the operator's, by which they tell it of their
+    /// proxies
+    #[arg(long, env = "MESHWRIGHT_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Where metrics and health checks are served
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15014")]
     pub admin_address: SocketAddr,

@@ -5,10 +5,7 @@
 #[path = "operator/api_server.rs"]
 mod api_server;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use api_server::State;
 use arc_swap::ArcSwap;
@@ -17,6 +14,7 @@ use meshwright::{
     api::meshwright::MeshInstallation,
     operator::{
         context::{Backoff, Context},
+        fleet::Fleet,
         installation::{FINALIZER, error_policy, reconcile},
         platform::{Platform, WebhookEndpoint},
     },
@@ -43,7 +41,7 @@ fn context(client: Client) -> Arc<Context> {
         backoff: Backoff::default(),
         installations: Arc::new(ArcSwap::from_pointee(Installations::default())),
         changed: watch::channel(()).1,
-        fleet: watch::channel(BTreeMap::new()).1,
+        fleet: Fleet::default(),
         webhook_ca: watch::channel("CA".to_owned()).1,
     })
 }

@@ -99,6 +99,7 @@ fn metadata(settings: &Settings) -> Value {
         "CLUSTER_ID": settings.cluster_id,
         "REVISION": settings.revision,
         "INTERCEPTION_MODE": interception.as_str(),
+        "MESHWRIGHT_VERSION": env!("CARGO_PKG_VERSION"),
     });
     merge(&mut metadata, ours);
     if !settings.network.is_empty() {

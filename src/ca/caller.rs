@@ -28,7 +28,7 @@ pub trait Authenticate: Send + Sync + 'static {
 }
 
 /// The token of an `authorization: Bearer …` header.
-pub(super) fn bearer(header: &str) -> Option<&str> {
+pub fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.trim().split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)

@@ -8,10 +8,12 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use envoy_types::pb::envoy::config::core::v3::Node;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::{
     agents::{AgentStream, Agents},
+    member::{Facts, Member, Waiting},
     metrics::Metrics,
     node,
     world::{Own, World},
@@ -46,12 +48,6 @@ struct Inner {
     /// Counts changes of what anybody refuses.
     refusals: watch::Sender<u64>,
     metrics: Metrics,
-}
-
-#[derive(Debug)]
-struct Member {
-    node: ProxyNode,
-    rejections: Vec<Rejection>,
 }
 
 /// What one proxy refuses.
@@ -125,6 +121,11 @@ impl Fleet {
         };
         members.values().flat_map(of).collect()
     }
+
+    /// Looks at all connected proxies. No stream opens or ends meanwhile.
+    pub(super) fn with_members<T>(&self, look: impl FnOnce(&BTreeMap<u64, Member>) -> T) -> T {
+        look(&self.0.members())
+    }
 }
 
 impl Inner {
@@ -140,18 +141,21 @@ impl Source for Fleet {
             return Err(Refusal::NotReady("the control plane has not seen the cluster yet".into()));
         };
         let resolved = node::resolve(&claimed, &world.config.snapshot.pods);
+        let mut certificate = None;
         if let Peer::Tls(certificates) = peer {
-            let identity = certificates.0.first().and_then(|der| {
-                Certificate::from_der(der, "the client certificate").ok()?.identity().cloned()
-            });
-            admit(&resolved, identity.as_ref(), &world.config.mesh.config.trust_domain)?;
+            let leaf = certificates.0.first();
+            certificate =
+                leaf.and_then(|der| Certificate::from_der(der, "the client certificate").ok());
+            let identity = certificate.as_ref().and_then(Certificate::identity);
+            admit(&resolved, identity, &world.config.mesh.config.trust_domain)?;
         }
         if node::is_agent(node) {
             let Inner { agents, world, metrics, .. } = &*self.0;
             let (agents, world, metrics) = (agents.clone(), world.clone(), metrics.clone());
             return Ok(Box::new(AgentStream::new(agents, world, metrics, resolved.key)));
         }
-        Ok(Box::new(Connection::new(self.0.clone(), claimed, resolved, &world)))
+        let facts = Facts::new(node, certificate.as_ref());
+        Ok(Box::new(Connection::new(self.0.clone(), claimed, resolved, facts, &world)))
     }
 }
 
@@ -189,18 +193,46 @@ struct Connection {
     /// The oldest change that it was sent and has not acknowledged.
     since: Option<Instant>,
     newest: Instant,
+    /// `since`, for others to see.
+    waiting: Arc<Waiting>,
+    reconnect_at: Option<Instant>,
 }
 
 impl Connection {
-    fn new(fleet: Arc<Inner>, claimed: ProxyNode, resolved: ProxyNode, world: &World) -> Self {
+    fn new(
+        fleet: Arc<Inner>,
+        claimed: ProxyNode,
+        resolved: ProxyNode,
+        facts: Facts,
+        world: &World,
+    ) -> Self {
+        let now = Instant::now();
+        let waiting = Arc::new(Waiting::new(now));
+        let reconnect_in = facts.reconnect_in(&resolved.key, OffsetDateTime::now_utc());
         fleet.metrics.connected(resolved.role, 1);
         let mut members = fleet.members();
         let id = members.last_key_value().map_or(0, |(last, _)| last + 1);
-        members.insert(id, Member { node: resolved.clone(), rejections: Vec::new() });
+        let member = Member {
+            node: resolved.clone(),
+            rejections: Vec::new(),
+            facts,
+            waiting: waiting.clone(),
+        };
+        members.insert(id, member);
         drop(members);
         tracing::info!(proxy = %resolved.key, role = ?resolved.role, "connected");
         let resolved = (world.config.generation, resolved);
-        Self { fleet, id, claimed, resolved, own: None, since: None, newest: Instant::now() }
+        Self {
+            fleet,
+            id,
+            claimed,
+            resolved,
+            own: None,
+            since: None,
+            newest: now,
+            waiting,
+            reconnect_at: reconnect_in.map(|pause| now + pause),
+        }
     }
 }
 
@@ -239,12 +271,20 @@ impl Proxy for Connection {
     }
 
     fn sent(&mut self, kind: ResourceType, bytes: usize) {
-        self.since.get_or_insert(self.newest);
+        if self.since.is_none() {
+            self.since = Some(self.newest);
+            self.waiting.begin(Instant::now());
+        }
         self.fleet.metrics.sent(kind, bytes);
+    }
+
+    fn reconnect_at(&self) -> Option<Instant> {
+        self.reconnect_at
     }
 
     fn settled(&mut self) {
         if let Some(since) = self.since.take() {
+            self.waiting.end();
             self.fleet.metrics.converged(since.elapsed());
         }
     }

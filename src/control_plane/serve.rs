@@ -8,10 +8,14 @@ use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 
-use super::{Args, attribution::attribute, engine::Rebuilt, fleet::Fleet, metrics::Metrics};
+use super::{
+    Args, attribution::attribute, engine::Rebuilt, fleet::Fleet, metrics::Metrics, report,
+};
 use crate::{
     ca::{self, Authority},
     control_plane::Engine,
+    identity::SpiffeId,
+    operator::platform::OPERATOR,
     runtime::{self, leader::LeaderElection, tls::LiveTls},
     status::{self, Findings},
     watch::{self as cluster, Mailbox, Snapshot},
@@ -121,9 +125,17 @@ async fn serve_xds(
     let config = ca::tls::server_config(&authority, &names, OffsetDateTime::now_utc())?;
     let tls = Arc::new(LiveTls::new(config));
     tokio::spawn(renew(tls.clone(), authority.clone(), names));
+    let callers = ca::TokenReviews::new(client.clone(), mesh.trust_domain.clone());
+    let operator = SpiffeId {
+        trust_domain: mesh.trust_domain.clone(),
+        namespace: args.namespace.clone(),
+        service_account: OPERATOR.to_owned(),
+    };
+    let reports = report::router(fleet.clone(), callers, operator, stop.subscribe());
     let tokens = ca::TokenReviews::new(client, mesh.trust_domain.clone());
     let ca = ca::Service::new(authority, tokens, mesh.trust_domain.clone()).into_server();
-    let router = tonic::service::Routes::new(ca).into_axum_router().merge(server.router());
+    let router =
+        tonic::service::Routes::new(ca).into_axum_router().merge(server.router()).merge(reports);
     Ok(tokio::spawn(runtime::tls::serve(listener, tls, router, stopped(stop))))
 }
 

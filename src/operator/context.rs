@@ -1,7 +1,7 @@
 //! What reconcilers share.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -14,8 +14,8 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use super::{platform::Platform, rollout::Rollouts};
-use crate::{api::meshwright::ProxyCount, runtime::events, webhook::server::Installations};
+use super::{fleet::Fleet, platform::Platform, rollout::Rollouts};
+use crate::{runtime::events, webhook::server::Installations};
 
 pub struct Context {
     pub client: Client,
@@ -26,10 +26,10 @@ pub struct Context {
     pub installations: Arc<ArcSwap<Installations>>,
     /// Says that `installations` changed.
     pub changed: watch::Receiver<()>,
-    /// Proxies by revision.
-    pub fleet: watch::Receiver<BTreeMap<String, ProxyCount>>,
+    /// All proxies.
+    pub fleet: Fleet,
     /// How the renewal of proxies goes.
-    pub rollouts: watch::Receiver<Rollouts>,
+    pub rollouts: Rollouts,
     /// PEM of the webhook's CA.
     pub webhook_ca: watch::Receiver<String>,
 }

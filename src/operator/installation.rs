@@ -21,6 +21,7 @@ use kube::{
 use super::{
     apply::{self, Changes},
     context::Context,
+    fleet::Wanted,
 };
 use crate::{
     api::meshwright::{
@@ -148,8 +149,9 @@ async fn steps(installation: &MeshInstallation, context: &Context) -> Result<Out
     // Need a client.
     let (applied, changes) = objects.apply(&context.client).await?;
     let removed = applied.prune(&context.client, &selector(&valid.name)).await?;
-    let proxies = context.fleet.borrow().get(&valid.revision).cloned().unwrap_or_default();
-    let status = status::report(installation, &valid, &applied, proxies);
+    let wanted = Wanted::of(installation, &context.platform);
+    let proxies = context.fleet.summary(&valid.revision, wanted);
+    let status = status::report(installation, &valid, &applied, proxies.as_deref());
     Ok(Outcome { changes, removed, status })
 }
 

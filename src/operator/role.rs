@@ -29,9 +29,11 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use super::{
     Args,
     context::{Backoff, Context, changes},
-    fleet, gateway_api,
+    fleet::{self, Fleet},
+    gateway_api,
     installation::{error_policy, reconcile},
     platform::{OPERATOR, Platform, WebhookEndpoint},
+    rollout::{self, Rollouts},
     webhooks,
 };
 use crate::{
@@ -71,6 +73,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
 
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let fleet = Fleet::new(args.token_file.clone(), fleet::Metrics::register(&mut registry));
     let (ready, readiness) = watch::channel(false);
     tasks.spawn(admin::serve(args.admin_address, Arc::new(registry), readiness));
 
@@ -94,7 +97,6 @@ async fn operate(args: Args) -> anyhow::Result<()> {
 
     let election = election(&client, &args);
     let leading = election.as_ref().map_or_else(leader::always, LeaderElection::subscribe);
-    let (counts, fleet) = watch::channel(std::collections::BTreeMap::new());
     let context = Arc::new(Context {
         client: client.clone(),
         recorder,
@@ -103,9 +105,10 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         installations,
         changed,
         fleet,
+        rollouts: Rollouts::default(),
         webhook_ca,
     });
-    tasks.spawn(lead(context, leading, counts).map(Ok));
+    tasks.spawn(lead(context, leading).map(Ok));
     ready.send_replace(true);
     tracing::info!(webhooks = %args.webhook_address, "the operator runs");
 
@@ -177,11 +180,7 @@ fn election(client: &Client, args: &Args) -> Option<LeaderElection> {
 }
 
 /// Runs the controllers whenever this replica leads.
-async fn lead(
-    context: Arc<Context>,
-    mut leading: watch::Receiver<bool>,
-    counts: watch::Sender<std::collections::BTreeMap<String, crate::api::meshwright::ProxyCount>>,
-) {
+async fn lead(context: Arc<Context>, mut leading: watch::Receiver<bool>) {
     loop {
         if leading.wait_for(|leads| *leads).await.is_err() {
             return std::future::pending().await;
@@ -201,7 +200,8 @@ async fn lead(
                 installations(context.clone(), over()),
                 gateway_api::run(context.clone(), over()),
             ) => {}
-            () = fleet::follow(&context, &counts) => {}
+            () = fleet::follow(&context) => {}
+            () = rollout::run(&context) => {}
         }
         // A controller that ends for another reason starts again, but not in a busy loop.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -214,7 +214,8 @@ async fn installations(
 ) {
     let client = context.client.clone();
     let api = Api::<DeserializeGuard<MeshInstallation>>::all(client.clone());
-    let fleet = changes(context.fleet.clone());
+    let fleet = changes(context.fleet.summaries());
+    let rollouts = changes(context.rollouts.subscribe());
     let webhook_ca = changes(context.webhook_ca.clone());
     // An installation that another one was in the way of can go on when that one is gone.
     let others = changes(context.changed.clone());
@@ -231,6 +232,7 @@ async fn installations(
     let controller = made_for::<ClusterRoleBinding>(controller, &client);
     made_for::<MutatingWebhookConfiguration>(controller, &client)
         .reconcile_all_on(fleet)
+        .reconcile_all_on(rollouts)
         .reconcile_all_on(webhook_ca)
         .reconcile_all_on(others)
         .graceful_shutdown_on(stop)

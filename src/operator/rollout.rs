@@ -16,7 +16,6 @@ mod requests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api, ResourceExt,
@@ -46,8 +45,30 @@ use crate::{
 
 pub use conditions::mention;
 
-/// By revision. One that is not there has not been looked at; `None`: nothing is to be rolled out.
-pub type Rollouts = BTreeMap<String, Option<RolloutStatus>>;
+/// How the rollouts of all revisions go. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Rollouts(Arc<watch::Sender<BTreeMap<String, Option<RolloutStatus>>>>);
+
+impl Rollouts {
+    /// What is to stand in the status. The outer `None`: that has not been looked at; the inner:
+    /// nothing is to be rolled out.
+    pub fn get(&self, revision: &str) -> Option<Option<RolloutStatus>> {
+        self.0.borrow().get(revision).cloned()
+    }
+
+    /// Changes with any of them.
+    pub fn subscribe(&self) -> watch::Receiver<BTreeMap<String, Option<RolloutStatus>>> {
+        self.0.subscribe()
+    }
+
+    fn publish(&self, revision: &str, status: Option<RolloutStatus>) {
+        self.0.send_if_modified(|all| {
+            let changed = all.get(revision) != Some(&status);
+            all.insert(revision.to_owned(), status);
+            changed
+        });
+    }
+}
 
 /// While something is under way.
 const QUICK: Duration = Duration::from_secs(2);
@@ -56,36 +77,30 @@ const SLOW: Duration = Duration::from_secs(15);
 /// Everything that comes within a moment is looked at once.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Looks after rollouts until told to stop. `changed` says that installations or proxies changed.
-pub async fn run(
-    context: Arc<Context>,
-    changed: impl Stream<Item = ()> + Send,
-    rollouts: &watch::Sender<Rollouts>,
-    stop: impl Future<Output = ()>,
-) {
+/// Looks after rollouts, until dropped.
+pub async fn run(context: &Context) {
     // What another leader did meanwhile stands in the statuses.
-    rollouts.send_replace(Rollouts::new());
-    let steps = async {
-        let mut changed = std::pin::pin!(changed);
-        loop {
-            let pause = look(&context, rollouts).await;
-            tokio::select! {
-                () = tokio::time::sleep(pause.unwrap_or(Duration::MAX)) => {}
-                Some(()) = changed.next() => tokio::time::sleep(SETTLE).await,
-            }
+    context.rollouts.0.send_replace(BTreeMap::new());
+    let (mut fleet, mut installations) = (context.fleet.subscribe(), context.changed.clone());
+    loop {
+        // Of a fleet that is known in part, the rest would be taken for renewed.
+        let known = context.fleet.is_complete();
+        let pause = if known { look(context).await } else { Some(QUICK) };
+        tokio::select! {
+            () = tokio::time::sleep(pause.unwrap_or(Duration::MAX)) => {}
+            Ok(()) = fleet.changed() => tokio::time::sleep(SETTLE).await,
+            Ok(()) = installations.changed() => tokio::time::sleep(SETTLE).await,
         }
-    };
-    tokio::select! {
-        () = steps => {}
-        () = stop => {}
+        fleet.mark_unchanged();
+        installations.mark_unchanged();
     }
 }
 
 /// One step for each installation; when to look again, if not only after a change.
-pub async fn look(context: &Context, rollouts: &watch::Sender<Rollouts>) -> Option<Duration> {
+pub async fn look(context: &Context) -> Option<Duration> {
     let mut pauses = Vec::new();
-    for installation in &context.installations.load().objects {
-        match step(context, installation, rollouts).await {
+    for installation in &context.installations.load_full().objects {
+        match step(context, installation).await {
             Ok(pause) => pauses.extend(pause),
             Err(error) => {
                 let name = installation.name_any();
@@ -100,7 +115,6 @@ pub async fn look(context: &Context, rollouts: &watch::Sender<Rollouts>) -> Opti
 async fn step(
     context: &Context,
     mirrored: &MeshInstallation,
-    rollouts: &watch::Sender<Rollouts>,
 ) -> kube::Result<Option<Duration>> {
     let asked = |object: &MeshInstallation| object.spec.fleet.strategy != FleetStrategy::OnRestart;
     let rollout = mirrored.status.as_ref().and_then(|status| status.rollout.as_ref());
@@ -114,7 +128,7 @@ async fn step(
     };
     let stored = installation.status.as_ref().and_then(|status| status.rollout.clone());
     let revision = installation.spec.revision.clone();
-    let published = rollouts.borrow().get(&revision).cloned();
+    let published = context.rollouts.get(&revision);
     if published.is_some_and(|published| published != stored) {
         // Its reconciliation writes it; nothing is done that does not stand there.
         return Ok(Some(QUICK));
@@ -129,7 +143,7 @@ async fn step(
     };
     rollout.announce(status.as_ref()).await;
     let pause = status.as_ref().and_then(|status| pause(status, &actions));
-    publish(rollouts, &revision, status);
+    context.rollouts.publish(&revision, status);
     rollout.act(&actions).await?;
     Ok(pause)
 }
@@ -141,14 +155,6 @@ fn pause(status: &RolloutStatus, actions: &[Action]) -> Option<Duration> {
         RolloutPhase::Waiting => Some(SLOW),
         RolloutPhase::Stopped | RolloutPhase::Done => None,
     }
-}
-
-fn publish(rollouts: &watch::Sender<Rollouts>, revision: &str, status: Option<RolloutStatus>) {
-    rollouts.send_if_modified(|all| {
-        let changed = all.get(revision) != Some(&status);
-        all.insert(revision.to_owned(), status);
-        changed
-    });
 }
 
 struct Rollout<'a> {

@@ -32,6 +32,7 @@ use crate::api::meshwright::Injection;
 pub use container::ProxySettings;
 pub use damage::damage;
 pub use decide::{Decision, Reason, decide};
+pub use layers::leaves_the_choice;
 pub use native::{NativeSupport, kubelet_version};
 pub use options::{BadOption, Options};
 pub use workload::workload_name;

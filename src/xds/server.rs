@@ -7,7 +7,7 @@
 
 mod stream;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -46,6 +46,10 @@ pub trait Proxy: Send + 'static {
     fn sent(&mut self, kind: ResourceType, bytes: usize);
     /// The client has acknowledged or refused everything that it was sent.
     fn settled(&mut self);
+    /// When the stream shall end so that the client comes back with a newer certificate.
+    fn reconnect_at(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// How the client is connected.

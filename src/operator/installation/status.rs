@@ -5,6 +5,7 @@ use k8s_openapi::{
         apps::v1::{Deployment, DeploymentCondition},
         core::v1::Service,
     },
+    apimachinery::pkg::apis::meta::v1::Condition,
     jiff::Timestamp,
 };
 use kube::{
@@ -17,11 +18,13 @@ use serde_json::json;
 use super::{Error, validate::Validated};
 use crate::{
     api::meshwright::{
-        GatewayStatus, MeshInstallation, MeshInstallationStatus, ProxyCount, labels::MANAGER,
+        CertificateStatus, GatewayStatus, MeshInstallation, MeshInstallationStatus, ProxyCount,
+        labels::MANAGER,
     },
     operator::{
         conditions::{self, Finding},
         context::Context,
+        fleet::Summary,
         objects::{Applied, Objects},
         rollout,
     },
@@ -35,14 +38,20 @@ pub struct Report {
     pub findings: Vec<Finding>,
     pub proxies: ProxyCount,
     pub gateways: Vec<GatewayStatus>,
+    /// Those that are known now; others stay as they were.
+    pub certificates: Vec<CertificateStatus>,
 }
 
-/// The status of an installation whose objects are applied.
+/// Conditions that stay as they were while nobody can tell.
+const KEPT: [&str; 2] = ["ProxiesReady", "ProxiesSupported"];
+
+/// The status of an installation whose objects are applied. `proxies`: none while they are not known
+/// as a whole.
 pub fn report(
     installation: &MeshInstallation,
     valid: &Validated,
     applied: &Objects<Applied>,
-    proxies: ProxyCount,
+    proxies: Option<&Summary>,
 ) -> Report {
     let (control_planes, gateways): (Vec<_>, Vec<_>) = applied
         .deployments
@@ -57,14 +66,18 @@ pub fn report(
     ];
     let mut findings = overall(&parts, &[&control_plane, &gateway]);
     findings.extend(parts);
+    // What applications do to their pods does not make the mesh less ready.
+    findings.extend(proxies.into_iter().flat_map(Summary::findings));
+    let counted = || installation.status.as_ref().map(|s| s.proxies.clone()).unwrap_or_default();
     // What stays in force until the new version runs everywhere.
     let before = installation.status.as_ref().map(|s| s.version.clone()).unwrap_or_default();
     let settled = control_plane.is_settled() || before.is_empty();
     Report {
         version: if settled { valid.version.clone() } else { before },
         findings,
-        proxies,
+        proxies: proxies.map_or_else(counted, |proxies| proxies.count.clone()),
         gateways: gateway_addresses(valid, &applied.services),
+        certificates: proxies.and_then(Summary::certificate).into_iter().collect(),
     }
 }
 
@@ -88,7 +101,13 @@ pub fn failed(installation: &MeshInstallation, error: &Error) -> Report {
         reason,
         message: "see Degraded".to_owned(),
     }));
-    Report { version: before.version, findings, proxies: before.proxies, gateways: before.gateways }
+    Report {
+        version: before.version,
+        findings,
+        proxies: before.proxies,
+        gateways: before.gateways,
+        certificates: Vec::new(),
+    }
 }
 
 /// Writes the status if it is not there yet, and tells of it where readiness changed.
@@ -99,7 +118,7 @@ pub async fn write(
 ) -> Result<(), Error> {
     let before = installation.status.clone().unwrap_or_default();
     let generation = installation.metadata.generation;
-    let rollout = context.rollouts.borrow().get(&installation.spec.revision).cloned();
+    let rollout = context.rollouts.get(&installation.spec.revision);
     // Before the rollout was looked at for the first time, what is known stays.
     let rollout = rollout.unwrap_or_else(|| before.rollout.clone());
     let mut findings = report.findings;
@@ -107,16 +126,11 @@ pub async fn write(
     let status = MeshInstallationStatus {
         observed_generation: generation,
         version: report.version,
-        conditions: conditions::merge(
-            &before.conditions,
-            findings,
-            generation,
-            Timestamp::now(),
-        ),
+        conditions: merged(&before.conditions, findings, generation),
         proxies: report.proxies,
         gateways: report.gateways,
         rollout,
-        certificates: before.certificates.clone(),
+        certificates: with_known(&before.certificates, report.certificates),
     };
     if installation.status.as_ref() == Some(&status) {
         return Ok(());
@@ -134,6 +148,32 @@ pub async fn write(
         .map_err(|error| Error::Status(Box::new(error)))?;
     announce(context, installation, &before, &status).await;
     Ok(())
+}
+
+fn merged(
+    before: &[Condition],
+    findings: Vec<Finding>,
+    generation: Option<i64>,
+) -> Vec<Condition> {
+    let mut merged = conditions::merge(before, findings, generation, Timestamp::now());
+    for kept in before.iter().filter(|condition| KEPT.contains(&condition.type_.as_str())) {
+        if merged.iter().all(|condition| condition.type_ != kept.type_) {
+            merged.push(kept.clone());
+        }
+    }
+    merged
+}
+
+/// Certificates by when they end.
+fn with_known(
+    before: &[CertificateStatus],
+    known: Vec<CertificateStatus>,
+) -> Vec<CertificateStatus> {
+    let is_new = |old: &&CertificateStatus| known.iter().all(|new| new.name != old.name);
+    let mut all: Vec<_> = before.iter().filter(is_new).cloned().collect();
+    all.extend(known);
+    all.sort_by(|a, b| (&a.not_after, &a.name).cmp(&(&b.not_after, &b.name)));
+    all
 }
 
 /// An event for each change of readiness and of its reason.

@@ -30,11 +30,10 @@ const CODE: &str = "response_code=\"";
 /// Sums the counters of some of the pods, those of each workload in turn. `None` if none answers.
 pub async fn measure(workloads: &[&Facts], port: u16) -> Option<Requests> {
     let client = Client::builder(TokioExecutor::new()).build(connector());
-    let answers = stream::iter(sample(workloads))
-        .map(|pod| scrape(&client, &pod.address, port))
-        .buffer_unordered(AT_ONCE)
-        .filter_map(std::future::ready);
-    answers.fold(None, |sum, one| async move { Some(add(sum.unwrap_or_default(), one)) }).await
+    let addresses: Vec<_> = sample(workloads).iter().map(|pod| pod.address.clone()).collect();
+    let asked = addresses.into_iter().map(|address| scrape(client.clone(), address, port));
+    let answers: Vec<_> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    answers.into_iter().flatten().reduce(add)
 }
 
 /// The agents' port.
@@ -57,13 +56,13 @@ fn sample<'a>(workloads: &[&'a Facts]) -> Vec<&'a Pod> {
 }
 
 async fn scrape(
-    client: &Client<HttpConnector, Empty<Bytes>>,
-    address: &str,
+    client: Client<HttpConnector, Empty<Bytes>>,
+    address: String,
     port: u16,
 ) -> Option<Requests> {
-    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    let host = if address.contains(':') { format!("[{address}]") } else { address.clone() };
     let uri: Uri = format!("http://{host}:{port}{MERGED_METRICS_PATH}").parse().ok()?;
-    match tokio::time::timeout(TIMEOUT, read(client, uri)).await {
+    match tokio::time::timeout(TIMEOUT, read(&client, uri)).await {
         Ok(Ok(requests)) => Some(requests),
         Ok(Err(error)) => {
             tracing::debug!(address, %error, "no metrics");

@@ -127,7 +127,7 @@ fn adopt(spec: &mut Map<String, Value>, shape: Shape) {
 
 /// Whether the image of one of our containers is ours to choose. Istio's own proxy has no agent of
 /// ours in it, so whoever pinned it when the mesh was Istio cannot mean it any more.
-pub(super) fn leaves_the_choice(image: &str) -> bool {
+pub fn leaves_the_choice(image: &str) -> bool {
     image == AUTO || is_istio_proxy(image)
 }
 

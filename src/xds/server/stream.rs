@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use prost::Message;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tonic::{Status, codec::Streaming};
 
 use super::{Peer, Proxy, Server};
@@ -52,6 +52,7 @@ pub(super) struct Stream<M> {
 struct Connected {
     proxy: Box<dyn Proxy>,
     updates: watch::Receiver<u64>,
+    reconnect_at: Option<Instant>,
 }
 
 enum Event<M> {
@@ -103,6 +104,13 @@ impl<M: Incoming> Stream<M> {
     }
 
     async fn next_event(&mut self) -> Event<M> {
+        let reconnect_at = self.connected.as_ref().and_then(|connected| connected.reconnect_at);
+        let aged = async {
+            match reconnect_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         let updated = async {
             match &mut self.connected {
                 Some(connected) => connected.updates.changed().await,
@@ -119,6 +127,7 @@ impl<M: Incoming> Stream<M> {
                 Ok(()) => Event::Update,
                 Err(_) => Event::End(Status::unavailable("the control plane is stopping")),
             },
+            () = aged => Event::End(Status::unavailable("come back with the renewed certificate")),
         }
     }
 
@@ -149,7 +158,8 @@ impl<M: Incoming> Stream<M> {
         updates.borrow_and_update();
         // No subscription yet, so there is nothing to send.
         self.session.on_view(proxy.view());
-        self.connected = Some(Connected { proxy, updates });
+        let reconnect_at = proxy.reconnect_at().map(Instant::from_std);
+        self.connected = Some(Connected { proxy, updates, reconnect_at });
         Ok(())
     }
 
