@@ -17,6 +17,7 @@ use meshwright::{
         fleet::Fleet,
         installation::{FINALIZER, error_policy, reconcile},
         platform::{Platform, WebhookEndpoint},
+        rollout::Rollouts,
     },
     webhook::server::Installations,
 };
@@ -42,6 +43,7 @@ fn context(client: Client) -> Arc<Context> {
         installations: Arc::new(ArcSwap::from_pointee(Installations::default())),
         changed: watch::channel(()).1,
         fleet: Fleet::default(),
+        rollouts: Rollouts::default(),
         webhook_ca: watch::channel("CA".to_owned()).1,
     })
 }

@@ -112,10 +112,7 @@ pub async fn look(context: &Context) -> Option<Duration> {
     pauses.into_iter().min()
 }
 
-async fn step(
-    context: &Context,
-    mirrored: &MeshInstallation,
-) -> kube::Result<Option<Duration>> {
+async fn step(context: &Context, mirrored: &MeshInstallation) -> kube::Result<Option<Duration>> {
     let asked = |object: &MeshInstallation| object.spec.fleet.strategy != FleetStrategy::OnRestart;
     let rollout = mirrored.status.as_ref().and_then(|status| status.rollout.as_ref());
     if !asked(mirrored) && rollout.is_none() {
@@ -267,17 +264,15 @@ impl Rollout<'_> {
         let ready = status.conditions.iter().find(|c| c.type_ == "ControlPlaneReady");
         match ready {
             Some(condition) if condition.status == "True" => None,
-            Some(condition) => Some(format!("the control plane is not ready: {}", condition.message)),
+            Some(condition) => {
+                Some(format!("the control plane is not ready: {}", condition.message))
+            }
             None => Some("the control plane is not ready".to_owned()),
         }
     }
 
     /// What became of requests through a wave that has served as long as it was to.
-    async fn judged(
-        &self,
-        facts: &BTreeMap<Workload, Facts>,
-        now: Timestamp,
-    ) -> Option<Requests> {
+    async fn judged(&self, facts: &BTreeMap<Workload, Facts>, now: Timestamp) -> Option<Requests> {
         let status = self.stored.as_ref()?;
         let ended: Timestamp = status.wave_ended.parse().ok()?;
         let policy = &self.installation.spec.fleet;

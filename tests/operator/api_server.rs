@@ -78,6 +78,17 @@ impl State {
             return (StatusCode::OK, object.clone());
         }
         let parts: Vec<_> = path.split('/').skip(1).collect();
+        if let ["api", _, "namespaces", _, _] | ["apis", _, _, "namespaces", _, _] = parts[..] {
+            // A list in one namespace.
+            let named = |key: &str| {
+                key.strip_prefix(path).and_then(|rest| rest.strip_prefix('/')).map(str::to_owned)
+            };
+            let is_in = |key: &String| named(key).is_some_and(|name| !name.contains('/'));
+            let items: Vec<_> =
+                self.objects.iter().filter(|(key, _)| is_in(key)).map(|(_, o)| o.clone()).collect();
+            let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items});
+            return (StatusCode::OK, list);
+        }
         if !matches!(parts[..], ["api", _, _] | ["apis", _, _, _]) {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::{
-    apis::meta::v1::LabelSelector, util::intstr::IntOrString,
-};
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +53,8 @@ pub struct FleetPolicy {
     #[schemars(length(max = 16))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_namespaces: Vec<LabelSelector>,
-    /// Labels of Deployments, StatefulSets and DaemonSets whose proxies are left alone.
+    /// Labels of Deployments, StatefulSets and DaemonSets, or of their pods, whose proxies are left
+    /// alone.
     #[schemars(length(max = 16))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_workloads: Vec<LabelSelector>,

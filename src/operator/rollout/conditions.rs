@@ -71,7 +71,8 @@ mod tests {
         let mut found = findings();
         mention(&mut found, Some(&rollout(RolloutPhase::Rolling)));
         assert_eq!((found[1].status, found[1].reason), (Some(true), "RenewingProxies"));
-        for quiet in [None, Some(rollout(RolloutPhase::Waiting)), Some(rollout(RolloutPhase::Done))] {
+        for quiet in [None, Some(rollout(RolloutPhase::Waiting)), Some(rollout(RolloutPhase::Done))]
+        {
             let mut found = findings();
             mention(&mut found, quiet.as_ref());
             assert_eq!(found, findings());

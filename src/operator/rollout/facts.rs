@@ -11,7 +11,7 @@ use crate::operator::fleet::proxy::Workload;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     pub workload: Workload,
-    /// Its own labels.
+    /// Its own labels and those of its pods.
     pub labels: BTreeMap<String, String>,
     /// How many pods it is to have.
     pub wanted: usize,
@@ -171,9 +171,5 @@ pub fn text(workload: &Workload) -> String {
 pub fn parse(text: &str) -> Option<Workload> {
     let (kind, rest) = text.split_once(' ')?;
     let (namespace, name) = rest.split_once('/')?;
-    Some(Workload {
-        kind: kind.to_owned(),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    })
+    Some(Workload { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() })
 }

@@ -104,8 +104,7 @@ pub fn plan(situation: &Situation<'_>) -> Step {
     let Tally { renewed, all, ref unowned, excluded } = situation.tally;
     status.summary = format!("{renewed}/{all}");
     let kept = situation.kept();
-    let kept_pods: usize =
-        kept.iter().map(|facts| facts.outdated().count()).sum();
+    let kept_pods: usize = kept.iter().map(|facts| facts.outdated().count()).sum();
     status.manual = i32::try_from(unowned.len() + kept_pods).unwrap_or(i32::MAX);
     let mut notes = Vec::new();
     if !unowned.is_empty() {
@@ -236,8 +235,10 @@ impl Situation<'_> {
             Some(ended) if self.now >= later(ended, pause) => return self.next(finished(status)),
             Some(_) => {}
         }
-        status.message =
-            format!("wave {} is ready, and serves {} before the next", status.wave, self.policy.pause);
+        status.message = format!(
+            "wave {} is ready, and serves {} before the next",
+            status.wave, self.policy.pause
+        );
         if status.error_percent_before.is_empty() && self.policy.max_error_percent < 100 {
             status.message.push_str(
                 "; there are no figures of requests before it to compare with, so readiness alone decides",

@@ -125,10 +125,7 @@ fn line(line: &str) -> Option<(&str, u64)> {
 }
 
 fn add(a: Requests, b: Requests) -> Requests {
-    Requests {
-        all: a.all.saturating_add(b.all),
-        failed: a.failed.saturating_add(b.failed),
-    }
+    Requests { all: a.all.saturating_add(b.all), failed: a.failed.saturating_add(b.failed) }
 }
 
 #[cfg(test)]

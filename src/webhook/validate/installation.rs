@@ -9,7 +9,7 @@ use k8s_openapi::{
 use kube::{CustomResourceExt, ResourceExt};
 use serde_json::Value;
 
-use super::{names, read, unknown};
+use super::{fleet, names, read, unknown};
 use crate::{
     api::meshwright::{Gateway, Injection, MeshInstallation, Proxy, Redirection, Resources},
     diagnostic::{Diagnostic, ObjectRef},
@@ -69,6 +69,9 @@ pub fn check<'a>(
     findings.resources("spec.proxy.resources", spec.proxy.resources.as_ref());
     for problem in check::problems(&spec.injection) {
         findings.error(problem.path, "InvalidInjection", problem.message);
+    }
+    for problem in fleet::problems(&spec.fleet) {
+        findings.error(problem.path, problem.reason, problem.message);
     }
     findings.proxy(&spec.proxy);
     findings.redirection(&spec.redirection);

@@ -105,9 +105,15 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::{
+        api::meshwright::MeshInstallation,
+        operator::platform::{Images, WebhookEndpoint},
+    };
 
     fn wanted() -> Wanted {
-        Wanted { image: "proxy:2".to_owned(), ..Wanted::default() }
+        let spec = serde_json::from_value(json!({"proxy": {"image": "proxy:2"}})).unwrap();
+        let platform = Images::default().platform("mesh".to_owned(), WebhookEndpoint::Service);
+        Wanted::of(&MeshInstallation::new("default", spec), &platform)
     }
 
     fn pod(changes: &Value) -> Option<facts::Pod> {
@@ -142,7 +148,7 @@ mod tests {
         assert_eq!(proxy.wanted, "proxy:2");
         assert!(!pod.in_flight() && pod.broken().is_none() && pod.unready_since.is_none());
         assert_eq!((proxy.list, proxy.id.as_str()), (List::InitContainers, "containerd://1"));
-        assert!(proxy.ready && proxy.can_leave && !proxy.pinned);
+        assert!(proxy.ready && proxy.can_leave);
     }
 
     #[test]
@@ -164,7 +170,8 @@ mod tests {
 
     #[test]
     fn reads_how_far_a_replacement_is() {
-        let replaced = r#"{"image":"proxy:0","container":"containerd://0","at":"2026-11-21T10:01:00Z"}"#;
+        let replaced =
+            r#"{"image":"proxy:0","container":"containerd://0","at":"2026-11-21T10:01:00Z"}"#;
         let annotations = json!({OUT_OF_SERVICE: "2026-11-21T10:00:30Z", REPLACED: replaced});
         let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"},
                              "running": null});

@@ -123,7 +123,7 @@ impl Shape {
     fn of(metadata: &ObjectMeta, template: &PodTemplateSpec) -> Self {
         Self {
             selector: LabelSelector::default(),
-            labels: metadata.labels.clone().unwrap_or_default(),
+            labels: labels(metadata, template),
             wanted: 0,
             unsettled: None,
             stuck: None,
@@ -135,8 +135,9 @@ impl Shape {
     }
 
     pub(super) fn facts(self, workload: Workload, pods: Vec<Pod>, budgets: Vec<Budget>) -> Facts {
-        let Self { labels, wanted, unsettled, stuck, takes, on_delete, immovable, restarted, .. } =
-            self;
+        let Self {
+            labels, wanted, unsettled, stuck, takes, on_delete, immovable, restarted, ..
+        } = self;
         Facts {
             workload,
             labels,
@@ -182,9 +183,8 @@ fn stuck(status: &DeploymentStatus) -> Option<String> {
     let conditions = status.conditions.iter().flatten();
     let mut relevant =
         conditions.filter(|c| matches!(c.type_.as_str(), "Progressing" | "ReplicaFailure"));
-    let condition = relevant.find(|c| {
-        c.status != "Unknown" && failing(&c.type_, &c.status) && c.reason.is_some()
-    })?;
+    let condition = relevant
+        .find(|c| c.status != "Unknown" && failing(&c.type_, &c.status) && c.reason.is_some())?;
     condition.message.clone().or_else(|| condition.reason.clone())
 }
 
@@ -192,6 +192,14 @@ fn restarted(template: &PodTemplateSpec) -> Option<Restarted> {
     let annotations = template.metadata.as_ref()?.annotations.as_ref()?;
     let at = annotations.get(RESTARTED_AT)?.parse().ok()?;
     Some(Restarted { at, image: annotations.get(RESTARTED_FOR)?.clone() })
+}
+
+/// Its own and those of its pods, by which people know it alike.
+fn labels(metadata: &ObjectMeta, template: &PodTemplateSpec) -> BTreeMap<String, String> {
+    let of_pods = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
+    let mut labels = of_pods.unwrap_or_default();
+    labels.extend(metadata.labels.clone().unwrap_or_default());
+    labels
 }
 
 fn rounded_down(amount: Option<&IntOrString>, of: usize, default: &str) -> usize {

@@ -25,8 +25,7 @@ pub(super) fn renewal(
     budgets: &mut Budgets,
 ) -> (State, Vec<Action>) {
     let mut steps = Steps { facts, wave, actions: Vec::new(), on_the_way: Vec::new() };
-    let (touched, untouched): (Vec<_>, Vec<_>) =
-        facts.pods.iter().partition(|pod| pod.in_flight());
+    let (touched, untouched): (Vec<_>, Vec<_>) = facts.pods.iter().partition(|pod| pod.in_flight());
     for pod in touched {
         if let Err(why) = steps.proceed(pod) {
             return (State::Failed(why), Vec::new());
@@ -80,11 +79,7 @@ pub(super) fn abandon(pod: &Pod) -> Option<Action> {
     if runs_anew(proxy, before) {
         return Some(Action::PutBack(pod.at.clone()));
     }
-    Some(Action::Restore {
-        pod: pod.at.clone(),
-        list: proxy.list,
-        image: before.image.clone(),
-    })
+    Some(Action::Restore { pod: pod.at.clone(), list: proxy.list, image: before.image.clone() })
 }
 
 fn runs_anew(proxy: &Container, before: &Replaced) -> bool {
@@ -167,18 +162,10 @@ impl Steps<'_> {
     }
 
     fn replace(&mut self, pod: &Pod, proxy: &Container) {
-        let before = Replaced {
-            image: proxy.image.clone(),
-            container: proxy.id.clone(),
-            at: self.wave.now,
-        };
+        let before =
+            Replaced { image: proxy.image.clone(), container: proxy.id.clone(), at: self.wave.now };
         let image = proxy.wanted.clone();
-        self.actions.push(Action::Replace {
-            pod: pod.at.clone(),
-            list: proxy.list,
-            image,
-            before,
-        });
+        self.actions.push(Action::Replace { pod: pod.at.clone(), list: proxy.list, image, before });
         self.say(pod, "gets its new proxy");
     }
 

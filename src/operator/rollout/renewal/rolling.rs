@@ -1,5 +1,7 @@
 //! Renewal by making the pods anew.
 
+use std::time::Duration;
+
 use super::{Action, Budgets, State, Wave, allowed_out, deadline, obstacle, over, takes};
 use crate::operator::rollout::facts::{Facts, Pod};
 
@@ -13,7 +15,10 @@ pub(super) fn renewal(
     let Some(restarted) = facts.restarted.as_ref().filter(|r| ours(r.at, &r.image)) else {
         return begin(facts, wave, budgets);
     };
-    if let Some(why) = facts.pods.iter().find_map(new_and_broken) {
+    // Not one of an earlier attempt. Kubernetes cuts times to whole seconds.
+    let since = restarted.at.checked_sub(Duration::from_secs(1)).unwrap_or(restarted.at);
+    let mut made_for_this = facts.pods.iter().filter(|pod| pod.created >= since);
+    if let Some(why) = made_for_this.find_map(new_and_broken) {
         return (State::Failed(why), Vec::new());
     }
     if let Some(why) = &facts.stuck {
@@ -58,16 +63,12 @@ pub(super) fn eviction(
     }
     let missing = facts.wanted.saturating_sub(facts.pods.iter().filter(|pod| pod.ready).count());
     // What came with another image while the wave ran would come with it again.
-    let old: Vec<_> =
-        facts.outdated().filter(|pod| pod.created < wave.started).collect();
+    let old: Vec<_> = facts.outdated().filter(|pod| pod.created < wave.started).collect();
     let begun = facts.pods.iter().any(|pod| new(&pod));
     let late = facts.pods.iter().filter(|pod| !pod.ready && new(pod)).map(|pod| pod.created).min();
     if late.is_some_and(|since| over(since, deadline(wave.policy), wave.now)) {
         let why = format!("{missing} of {} pods are not ready", facts.wanted);
-        return (
-            State::Failed(format!("within {}: {why}", wave.policy.deadline)),
-            Vec::new(),
-        );
+        return (State::Failed(format!("within {}: {why}", wave.policy.deadline)), Vec::new());
     }
     if old.is_empty() && missing == 0 {
         return (State::Done, Vec::new());
