@@ -10,8 +10,8 @@ pub mod gateway_workload;
 pub mod installation;
 pub mod objects;
 pub mod platform;
-pub mod rollout;
 mod role;
+pub mod rollout;
 mod webhooks;
 
 use std::{net::SocketAddr, path::PathBuf};

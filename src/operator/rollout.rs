@@ -45,15 +45,15 @@ use crate::{
 
 pub use conditions::mention;
 
-/// How the rollouts of all revisions go. Cheap to clone.
+/// How the rollouts of all installations go, by name. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Rollouts(Arc<watch::Sender<BTreeMap<String, Option<RolloutStatus>>>>);
 
 impl Rollouts {
-    /// What is to stand in the status. The outer `None`: that has not been looked at; the inner:
-    /// nothing is to be rolled out.
-    pub fn get(&self, revision: &str) -> Option<Option<RolloutStatus>> {
-        self.0.borrow().get(revision).cloned()
+    /// What is to stand in an installation's status. The outer `None`: that has not been looked at;
+    /// the inner: nothing is to be rolled out.
+    pub fn get(&self, installation: &str) -> Option<Option<RolloutStatus>> {
+        self.0.borrow().get(installation).cloned()
     }
 
     /// Changes with any of them.
@@ -61,10 +61,19 @@ impl Rollouts {
         self.0.subscribe()
     }
 
-    fn publish(&self, revision: &str, status: Option<RolloutStatus>) {
+    /// Forgets those that are gone: another of the same name begins anew.
+    fn keep(&self, installations: &[Arc<MeshInstallation>]) {
+        let exists = |name: &str| installations.iter().any(|object| object.name_any() == name);
         self.0.send_if_modified(|all| {
-            let changed = all.get(revision) != Some(&status);
-            all.insert(revision.to_owned(), status);
+            all.retain(|name, _| exists(name));
+            false
+        });
+    }
+
+    fn publish(&self, installation: &str, status: Option<RolloutStatus>) {
+        self.0.send_if_modified(|all| {
+            let changed = all.get(installation) != Some(&status);
+            all.insert(installation.to_owned(), status);
             changed
         });
     }
@@ -99,7 +108,9 @@ pub async fn run(context: &Context) {
 /// One step for each installation; when to look again, if not only after a change.
 pub async fn look(context: &Context) -> Option<Duration> {
     let mut pauses = Vec::new();
-    for installation in &context.installations.load_full().objects {
+    let installations = &context.installations.load_full().objects;
+    context.rollouts.keep(installations);
+    for installation in installations {
         match step(context, installation).await {
             Ok(pause) => pauses.extend(pause),
             Err(error) => {
@@ -118,14 +129,14 @@ async fn step(context: &Context, mirrored: &MeshInstallation) -> kube::Result<Op
     if !asked(mirrored) && rollout.is_none() {
         return Ok(None);
     }
+    let name = mirrored.name_any();
     // Not from the mirror: a step that was stored a moment ago must not be taken again.
     let api = Api::<DeserializeGuard<MeshInstallation>>::all(context.client.clone());
-    let Some(DeserializeGuard(Ok(installation))) = api.get_opt(&mirrored.name_any()).await? else {
+    let Some(DeserializeGuard(Ok(installation))) = api.get_opt(&name).await? else {
         return Ok(None);
     };
     let stored = installation.status.as_ref().and_then(|status| status.rollout.clone());
-    let revision = installation.spec.revision.clone();
-    let published = context.rollouts.get(&revision);
+    let published = context.rollouts.get(&name);
     if published.is_some_and(|published| published != stored) {
         // Its reconciliation writes it; nothing is done that does not stand there.
         return Ok(Some(QUICK));
@@ -140,7 +151,7 @@ async fn step(context: &Context, mirrored: &MeshInstallation) -> kube::Result<Op
     };
     rollout.announce(status.as_ref()).await;
     let pause = status.as_ref().and_then(|status| pause(status, &actions));
-    context.rollouts.publish(&revision, status);
+    context.rollouts.publish(&name, status);
     rollout.act(&actions).await?;
     Ok(pause)
 }

@@ -118,7 +118,7 @@ pub async fn write(
 ) -> Result<(), Error> {
     let before = installation.status.clone().unwrap_or_default();
     let generation = installation.metadata.generation;
-    let rollout = context.rollouts.get(&installation.spec.revision);
+    let rollout = context.rollouts.get(&installation.name_any());
     // Before the rollout was looked at for the first time, what is known stays.
     let rollout = rollout.unwrap_or_else(|| before.rollout.clone());
     let mut findings = report.findings;
@@ -150,11 +150,7 @@ pub async fn write(
     Ok(())
 }
 
-fn merged(
-    before: &[Condition],
-    findings: Vec<Finding>,
-    generation: Option<i64>,
-) -> Vec<Condition> {
+fn merged(before: &[Condition], findings: Vec<Finding>, generation: Option<i64>) -> Vec<Condition> {
     let mut merged = conditions::merge(before, findings, generation, Timestamp::now());
     for kept in before.iter().filter(|condition| KEPT.contains(&condition.type_.as_str())) {
         if merged.iter().all(|condition| condition.type_ != kept.type_) {

@@ -1,6 +1,6 @@
 //! What a rollout must know of a workload before it touches it, and while it is being renewed.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,14 @@ pub struct Facts {
 pub struct Restarted {
     pub at: Timestamp,
     pub image: String,
+}
+
+impl Restarted {
+    /// Whether the pod is of the time after it. Kubernetes cuts times to whole seconds.
+    pub fn made(&self, pod: &Pod) -> bool {
+        let cut = self.at.checked_sub(Duration::from_secs(1)).unwrap_or(self.at);
+        pod.created >= cut
+    }
 }
 
 /// A PodDisruptionBudget, as far as pods may go now.
@@ -148,10 +156,13 @@ impl Facts {
     /// It was restarted for this image, and all its pods are new, yet some have another: something
     /// else says what they get.
     pub fn keeps_another(&self, image: &str) -> bool {
-        !self.on_delete
-            && self.unsettled.is_none()
-            && self.restarted.as_ref().is_some_and(|restarted| restarted.image == image)
-            && self.outdated().next().is_some()
+        let Some(restarted) = self.restarted.as_ref().filter(|r| r.image == image) else {
+            return false;
+        };
+        let mut outdated = self.outdated().peekable();
+        self.unsettled.is_none()
+            && outdated.peek().is_some()
+            && outdated.all(|pod| restarted.made(pod))
     }
 
     /// Whether all that its pods lack is a proxy that starts: renewing them is the cure.

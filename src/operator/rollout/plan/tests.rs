@@ -216,14 +216,16 @@ fn groups_are_renewed_one_after_another() {
 
 #[test]
 fn a_workload_that_keeps_another_image_is_restarted_once_and_named() {
-    let stubborn = Options { stubborn: true, ..Options::default() };
-    let mut world = rolling(&[stubborn, Options::default()]);
-    world.run(|_| {});
-    assert_eq!(world.restarts, [1, 1]);
-    assert_eq!(world.status().phase, RolloutPhase::Done);
-    let message = &world.status().message;
-    assert!(message.contains("still with another image: Deployment shop/w0"), "{message}");
-    assert_eq!(world.status().manual, 2);
+    for on_delete in [false, true] {
+        let stubborn = Options { stubborn: true, on_delete, ..Options::default() };
+        let mut world = rolling(&[stubborn, Options::default()]);
+        world.run(|_| {});
+        assert_eq!(world.restarts, [1, 1]);
+        assert_eq!(world.status().phase, RolloutPhase::Done);
+        let message = &world.status().message;
+        assert!(message.contains("still with another image: Deployment shop/w0"), "{message}");
+        assert_eq!(world.status().manual, 2);
+    }
 }
 
 #[test]
@@ -232,10 +234,11 @@ fn pods_that_only_deletion_renews_are_evicted_one_by_one() {
     let mut world = rolling(&[on_delete]);
     world.run(|world| {
         assert!(world.last.len() <= 1, "{:?}", world.last);
-        assert!(world.last.iter().all(|action| matches!(action, Action::Evict(_))));
+        let evicts = |action: &Action| matches!(action, Action::Evict(_) | Action::Restart(_));
+        assert!(world.last.iter().all(evicts));
     });
     assert_eq!(world.status().phase, RolloutPhase::Done);
-    assert_eq!(world.restarts, [0]);
+    assert_eq!(world.restarts, [1], "so that the new pods say what they were made for");
 }
 
 fn options() -> impl Strategy<Value = Options> {

@@ -36,7 +36,12 @@ pub(super) fn renewal(
     if outdated.is_empty() && !begun {
         return match facts.unsettled.clone().or_else(|| facts.stuck.clone()) {
             None => (State::Done, Vec::new()),
-            Some(why) => (State::Busy(why), Vec::new()),
+            Some(why) => {
+                let since = facts.pods.iter().filter_map(|pod| pod.unready_since).max();
+                let late = since.is_some_and(|at| over(at, deadline(wave.policy), wave.now));
+                let state = if late { State::Failed(why) } else { State::Busy(why) };
+                (state, Vec::new())
+            }
         };
     }
     let away = facts.pods.iter().filter(|pod| !pod.ready || pod.in_flight()).count();

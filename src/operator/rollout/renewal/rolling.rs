@@ -1,9 +1,7 @@
 //! Renewal by making the pods anew.
 
-use std::time::Duration;
-
 use super::{Action, Budgets, State, Wave, allowed_out, deadline, obstacle, over, takes};
-use crate::operator::rollout::facts::{Facts, Pod};
+use crate::operator::rollout::facts::{Facts, Pod, Restarted};
 
 /// The workload's own strategy replaces its pods, once its template says that they are to be new.
 pub(super) fn renewal(
@@ -11,14 +9,9 @@ pub(super) fn renewal(
     wave: Wave<'_>,
     budgets: &mut Budgets,
 ) -> (State, Vec<Action>) {
-    let ours = |at, image: &String| at >= wave.started && image == wave.image;
-    let Some(restarted) = facts.restarted.as_ref().filter(|r| ours(r.at, &r.image)) else {
-        return begin(facts, wave, budgets);
-    };
-    // Not one of an earlier attempt. Kubernetes cuts times to whole seconds.
-    let since = restarted.at.checked_sub(Duration::from_secs(1)).unwrap_or(restarted.at);
-    let mut made_for_this = facts.pods.iter().filter(|pod| pod.created >= since);
-    if let Some(why) = made_for_this.find_map(new_and_broken) {
+    let Some(restarted) = in_this_wave(facts, wave) else { return begin(facts, wave, budgets) };
+    let mut made = facts.pods.iter().filter(|pod| restarted.made(pod));
+    if let Some(why) = made.find_map(new_and_broken) {
         return (State::Failed(why), Vec::new());
     }
     if let Some(why) = &facts.stuck {
@@ -38,6 +31,12 @@ pub(super) fn renewal(
     (state, Vec::new())
 }
 
+/// The restart that this wave made.
+fn in_this_wave<'a>(facts: &'a Facts, wave: Wave<'_>) -> Option<&'a Restarted> {
+    let restarted = facts.restarted.as_ref()?;
+    (restarted.at >= wave.started && restarted.image == wave.image).then_some(restarted)
+}
+
 fn begin(facts: &Facts, wave: Wave<'_>, budgets: &mut Budgets) -> (State, Vec<Action>) {
     if facts.outdated().next().is_none() {
         // Somebody else restarted it.
@@ -51,25 +50,26 @@ fn begin(facts: &Facts, wave: Wave<'_>, budgets: &mut Budgets) -> (State, Vec<Ac
     (State::Busy("it is being restarted".to_owned()), vec![Action::Restart(facts.workload.clone())])
 }
 
-/// A workload that waits for its pods to be taken away: some at a time.
+/// A workload that waits for its pods to be taken away, after the same restart: some at a time.
 pub(super) fn eviction(
     facts: &Facts,
     wave: Wave<'_>,
     budgets: &mut Budgets,
 ) -> (State, Vec<Action>) {
-    let new = |pod: &&Pod| pod.created >= wave.started;
-    if let Some(why) = facts.pods.iter().filter(new).find_map(new_and_broken) {
+    let Some(restarted) = in_this_wave(facts, wave) else { return begin(facts, wave, budgets) };
+    let (new, old): (Vec<&Pod>, Vec<&Pod>) = facts.pods.iter().partition(|pod| restarted.made(pod));
+    if let Some(why) = new.iter().copied().find_map(new_and_broken) {
         return (State::Failed(why), Vec::new());
     }
-    let missing = facts.wanted.saturating_sub(facts.pods.iter().filter(|pod| pod.ready).count());
-    // What came with another image while the wave ran would come with it again.
-    let old: Vec<_> = facts.outdated().filter(|pod| pod.created < wave.started).collect();
-    let begun = facts.pods.iter().any(|pod| new(&pod));
-    let late = facts.pods.iter().filter(|pod| !pod.ready && new(pod)).map(|pod| pod.created).min();
-    if late.is_some_and(|since| over(since, deadline(wave.policy), wave.now)) {
-        let why = format!("{missing} of {} pods are not ready", facts.wanted);
-        return (State::Failed(format!("within {}: {why}", wave.policy.deadline)), Vec::new());
+    let ready = facts.pods.iter().filter(|pod| pod.ready).count();
+    let missing = facts.wanted.saturating_sub(ready);
+    let progress = format!("{ready} of {} pods are ready", facts.wanted);
+    let waiting = new.iter().filter(|pod| !pod.ready).map(|pod| pod.created).min();
+    if waiting.is_some_and(|since| over(since, deadline(wave.policy), wave.now)) {
+        let why = format!("within {}, {progress}", wave.policy.deadline);
+        return (State::Failed(why), Vec::new());
     }
+    let old: Vec<_> = old.into_iter().filter(|pod| pod.outdated()).collect();
     if old.is_empty() && missing == 0 {
         return (State::Done, Vec::new());
     }
@@ -91,13 +91,7 @@ pub(super) fn eviction(
         }
         actions.push(Action::Evict(pod.at.clone()));
     }
-    let state = if begun || !actions.is_empty() {
-        let ready = facts.wanted.saturating_sub(missing);
-        State::Busy(why.unwrap_or_else(|| format!("{ready} of {} pods are ready", facts.wanted)))
-    } else {
-        State::Untouched(why)
-    };
-    (state, actions)
+    (State::Busy(why.unwrap_or(progress)), actions)
 }
 
 /// Why a pod that has the new proxy cannot start.

@@ -365,10 +365,9 @@ impl Simulated {
 
     fn unsettled(&self) -> Option<String> {
         let ready = self.pods.iter().filter(|pod| pod.ready).count();
-        let behind = self
-            .restarted
-            .as_ref()
-            .is_some_and(|restarted| self.pods.iter().any(|pod| pod.created < restarted.at));
+        let rolls = self.restarted.as_ref().filter(|_| !self.options.on_delete);
+        let behind =
+            rolls.is_some_and(|restarted| self.pods.iter().any(|pod| pod.created < restarted.at));
         (behind || self.is_moving())
             .then(|| format!("{ready} of {} are ready", self.options.replicas))
     }
