@@ -99,7 +99,7 @@ impl Cluster {
 
     /// What the reconciliation of the installation does.
     fn store(&self) {
-        let published = self.context.rollouts.get("default").unwrap();
+        let published = self.context.rollouts.or("default", None);
         self.change(PATH, &json!({"status": {"rollout": null}}));
         self.change(PATH, &json!({"status": {"rollout": published}}));
     }
@@ -394,5 +394,7 @@ async fn proxies_do_not_lead_their_control_plane() {
 async fn what_is_not_asked_for_is_not_looked_at() {
     let cluster = Cluster::new(&json!({}), &["a"]);
     assert_eq!(cluster.look().await, NOTHING);
-    assert_eq!(cluster.context.rollouts.get("default"), None);
+    let known = RolloutStatus { wave: 7, ..RolloutStatus::default() };
+    let kept = cluster.context.rollouts.or("default", Some(&known));
+    assert_eq!(kept, Some(known), "what is known stays");
 }

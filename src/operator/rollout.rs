@@ -40,7 +40,7 @@ use crate::{
         FleetStrategy, MeshInstallation, RolloutPhase, RolloutStatus,
         labels::{MANAGED_BY, MANAGER, RESUME_ROLLOUT},
     },
-    webhook::inject::decide::selector,
+    webhook::inject::{container::AGENT_PORT, decide::selector},
 };
 
 pub use conditions::mention;
@@ -50,10 +50,17 @@ pub use conditions::mention;
 pub struct Rollouts(Arc<watch::Sender<BTreeMap<String, Option<RolloutStatus>>>>);
 
 impl Rollouts {
-    /// What is to stand in an installation's status. The outer `None`: that has not been looked at;
-    /// the inner: nothing is to be rolled out.
-    pub fn get(&self, installation: &str) -> Option<Option<RolloutStatus>> {
-        self.0.borrow().get(installation).cloned()
+    /// What is to stand in an installation's status; what is `known` where that has not been looked
+    /// at yet.
+    #[must_use]
+    pub fn or(&self, installation: &str, known: Option<&RolloutStatus>) -> Option<RolloutStatus> {
+        let all = self.0.borrow();
+        all.get(installation).map_or_else(|| known.cloned(), Clone::clone)
+    }
+
+    /// Whether what is to stand in the status does not stand there yet.
+    fn is_pending(&self, installation: &str, stored: Option<&RolloutStatus>) -> bool {
+        self.0.borrow().get(installation).is_some_and(|wanted| wanted.as_ref() != stored)
     }
 
     /// Changes with any of them.
@@ -135,9 +142,11 @@ async fn step(context: &Context, mirrored: &MeshInstallation) -> kube::Result<Op
     let Some(DeserializeGuard(Ok(installation))) = api.get_opt(&name).await? else {
         return Ok(None);
     };
+    if installation.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
     let stored = installation.status.as_ref().and_then(|status| status.rollout.clone());
-    let published = context.rollouts.get(&name);
-    if published.is_some_and(|published| published != stored) {
+    if context.rollouts.is_pending(&name, stored.as_ref()) {
         // Its reconciliation writes it; nothing is done that does not stand there.
         return Ok(Some(QUICK));
     }
@@ -338,7 +347,7 @@ impl Rollout<'_> {
 async fn measure(status: &RolloutStatus, facts: &BTreeMap<Workload, Facts>) -> Option<Requests> {
     let of_wave = |text: &String| facts.get(&facts::parse(text)?);
     let workloads: Vec<_> = status.workloads.iter().filter_map(of_wave).collect();
-    requests::measure(&workloads, requests::PORT).await
+    requests::measure(&workloads, AGENT_PORT).await
 }
 
 /// The turn from one status to the next, as reason and text of an event.

@@ -118,9 +118,7 @@ pub async fn write(
 ) -> Result<(), Error> {
     let before = installation.status.clone().unwrap_or_default();
     let generation = installation.metadata.generation;
-    let rollout = context.rollouts.get(&installation.name_any());
-    // Before the rollout was looked at for the first time, what is known stays.
-    let rollout = rollout.unwrap_or_else(|| before.rollout.clone());
+    let rollout = context.rollouts.or(&installation.name_any(), before.rollout.as_ref());
     let mut findings = report.findings;
     rollout::mention(&mut findings, rollout.as_ref());
     let status = MeshInstallationStatus {

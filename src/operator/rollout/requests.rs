@@ -15,29 +15,27 @@ use super::{
     facts::{Facts, Pod},
     plan::Requests,
 };
-use crate::webhook::inject::container::{AGENT_PORT, MERGED_METRICS_PATH};
+use crate::webhook::inject::container::MERGED_METRICS_PATH;
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(3);
 /// Agents that are asked at once.
 const AT_ONCE: usize = 8;
 /// Agents that are asked at all: more would not make the share more certain.
-const MOST: usize = 64;
+const MOST: usize = 32;
 /// More than any proxy has to say.
 const LONGEST: usize = 64 << 20;
 const METRIC: &str = "istio_requests_total{";
 const CODE: &str = "response_code=\"";
 
-/// Sums the counters of some of the pods, those of each workload in turn. `None` if none answers.
-pub async fn measure(workloads: &[&Facts], port: u16) -> Option<Requests> {
+/// Sums the counters of some of the pods, those of each workload in turn, from the agents' port.
+/// `None` if none answers.
+pub async fn measure(workloads: &[&Facts], port: i32) -> Option<Requests> {
     let client = Client::builder(TokioExecutor::new()).build(connector());
     let addresses: Vec<_> = sample(workloads).iter().map(|pod| pod.address.clone()).collect();
     let asked = addresses.into_iter().map(|address| scrape(client.clone(), address, port));
     let answers: Vec<_> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
     answers.into_iter().flatten().reduce(add)
 }
-
-/// The agents' port.
-pub const PORT: u16 = AGENT_PORT.unsigned_abs() as u16;
 
 fn connector() -> HttpConnector {
     let mut connector = HttpConnector::new();
@@ -58,7 +56,7 @@ fn sample<'a>(workloads: &[&'a Facts]) -> Vec<&'a Pod> {
 async fn scrape(
     client: Client<HttpConnector, Empty<Bytes>>,
     address: String,
-    port: u16,
+    port: i32,
 ) -> Option<Requests> {
     let host = if address.contains(':') { format!("[{address}]") } else { address.clone() };
     let uri: Uri = format!("http://{host}:{port}{MERGED_METRICS_PATH}").parse().ok()?;
@@ -206,6 +204,7 @@ istio_requests_total{reporter="source"} 5
     async fn sums_what_agents_say_and_minds_none_that_does_not() {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        let port = i32::from(port);
         let router = Router::new().route("/stats/prometheus", get(|| async { TEXT }));
         tokio::spawn(async move { axum::serve(listener, router).await });
         // Nobody listens on that port of the second address.
