@@ -26,6 +26,7 @@ mod insecure;
 pub mod mesh;
 mod metrics;
 mod optional;
+mod out_of_service;
 mod podinfo;
 mod probe;
 mod proxy;

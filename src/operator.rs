@@ -13,6 +13,7 @@ pub mod patches;
 pub mod placement;
 pub mod platform;
 mod role;
+pub mod rollout;
 pub mod scaling;
 mod webhooks;
 

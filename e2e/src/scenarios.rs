@@ -27,6 +27,7 @@ mod probes;
 mod protocols;
 mod readiness;
 mod resilience;
+mod rollouts;
 mod testbed;
 mod workloads;
 
@@ -73,6 +74,8 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "dns", run: dns::agents_answer },
         Scenario { name: "memory", run: memory::within_budget },
         Scenario { name: "rolling-restart", run: resilience::rolling_restart_loses_nothing },
+        Scenario { name: "rolling-fleet", run: rollouts::rolling_in_waves },
+        Scenario { name: "in-place", run: rollouts::in_place_beside_the_application },
         Scenario { name: "control-plane-outage", run: resilience::control_plane_outage },
         Scenario { name: "certificate-renewal", run: identity::renewal_drops_nothing },
         Scenario { name: "cni", run: cni::pods_need_no_capability },

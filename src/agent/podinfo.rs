@@ -15,6 +15,12 @@ pub(super) fn labels(folder: &Path) -> BTreeMap<String, String> {
     }
 }
 
+/// One of the values in a text of such lines.
+pub(super) fn value(text: &str, key: &str) -> Option<String> {
+    let mut lines = text.lines().filter(|line| line.starts_with(key));
+    lines.find_map(|text| line(text).filter(|(name, _)| name == key).map(|(_, value)| value))
+}
+
 /// Reads lines `key="value"`, whose values are escaped as Go's string literals.
 fn parse(text: &str) -> BTreeMap<String, String> {
     text.lines().filter_map(line).collect()

@@ -29,6 +29,7 @@ struct State {
     /// The proxy was ready once.
     started: AtomicBool,
     draining: AtomicBool,
+    out_of_service: AtomicBool,
 }
 
 impl Readiness {
@@ -41,6 +42,9 @@ impl Readiness {
         if self.state.draining.load(Ordering::Relaxed) {
             return Err("the proxy is draining".to_owned());
         }
+        if self.state.out_of_service.load(Ordering::Relaxed) {
+            return Err("the proxy is out of service until it is replaced".to_owned());
+        }
         self.admin.live().await?;
         if self.state.started.load(Ordering::Relaxed) {
             return Ok(());
@@ -51,6 +55,11 @@ impl Readiness {
     /// From now on the pod is on its way out.
     pub fn drain(&self) {
         self.state.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the proxy says that it is not ready until it is replaced.
+    pub fn out_of_service(&self, away: bool) {
+        self.state.out_of_service.store(away, Ordering::Relaxed);
     }
 
     /// Returns when the proxy is ready for the first time.

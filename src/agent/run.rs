@@ -15,7 +15,7 @@ use crate::agent::{
     drain::Drain,
     identity::{self, Secrets},
     metrics::{Figures, Sources},
-    optional,
+    optional, out_of_service,
     proxy::{self, Proxy},
     readiness::Readiness,
     sds, server,
@@ -91,6 +91,8 @@ async fn start(agent: &server::Agent) -> anyhow::Result<JoinSet<anyhow::Result<(
             .with_context(|| format!("cannot listen on port {health_port}"))?;
         tasks.spawn(forever(server::serve(health, server::health_router(agent.clone()))));
     }
+    let (folder, admin) = (settings.pod_dir.clone(), Admin::default());
+    tasks.spawn(forever(out_of_service::follow(folder, admin, agent.readiness.clone())));
     let readiness = agent.readiness.clone();
     tasks.spawn(async move {
         readiness.started().await;

@@ -3,7 +3,7 @@
 mod control_plane;
 mod defaults;
 pub mod duration;
-mod fleet;
+pub mod fleet;
 mod gateway;
 mod injection;
 pub mod labels;
@@ -30,7 +30,8 @@ pub use profile::Profile;
 pub use proxy::{LogLevel, Proxy, Resources, SidecarKind};
 pub use redirection::{Dns, Redirection, RedirectionBackend, RedirectionBy, RedirectionMode};
 pub use status::{
-    CertificateStatus, GatewayStatus, MeshInstallationStatus, ProxyCount, RolloutStatus,
+    CertificateStatus, GatewayStatus, MeshInstallationStatus, ProxyCount, RolloutPhase,
+    RolloutStatus,
 };
 pub use workload::{Autoscaling, DisruptionBudget, ObjectPatch, PatchedKind, Placement};
 
@@ -52,8 +53,9 @@ pub use workload::{Autoscaling, DisruptionBudget, ObjectPatch, PatchedKind, Plac
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.version","description":"Version that is in force"}"#,
     printcolumn = r#"{"name":"Proxies","type":"string","jsonPath":".status.proxies.summary","description":"Proxies that are ready, of all of this revision"}"#,
     printcolumn = r#"{"name":"Outdated","type":"integer","jsonPath":".status.proxies.outdated","description":"Proxies of another version than the one in force"}"#,
-    printcolumn = r#"{"name":"Rollout","type":"string","jsonPath":".status.rollout.summary","description":"Proxies that were renewed, of all that are to be"}"#,
+    printcolumn = r#"{"name":"Rollout","type":"string","jsonPath":".status.rollout.summary","description":"Proxies that run the image of this version, of all that there are, where spec.fleet asks for their renewal"}"#,
     printcolumn = r#"{"name":"Revision","type":"string","jsonPath":".spec.revision","description":"Revision that namespaces and pods choose by label"}"#,
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.rollout.phase","description":"What the renewal of proxies does: Waiting, Rolling, Stopped or Done","priority":1}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not","priority":1}"#,
     printcolumn = r#"{"name":"Profile","type":"string","jsonPath":".spec.profile","description":"What holds where the spec says nothing","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#

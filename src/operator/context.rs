@@ -14,7 +14,7 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use super::{fleet::Fleet, platform::Platform};
+use super::{fleet::Fleet, platform::Platform, rollout::Rollouts};
 use crate::{runtime::events, webhook::server::Installations};
 
 pub struct Context {
@@ -28,6 +28,8 @@ pub struct Context {
     pub changed: watch::Receiver<()>,
     /// All proxies.
     pub fleet: Fleet,
+    /// How the renewal of proxies goes.
+    pub rollouts: Rollouts,
     /// PEM of the webhook's CA.
     pub webhook_ca: watch::Receiver<String>,
 }

@@ -33,6 +33,7 @@ use super::{
     gateway_api,
     installation::{error_policy, reconcile},
     platform::{OPERATOR, Platform, WebhookEndpoint},
+    rollout::{self, Rollouts},
     webhooks,
 };
 use crate::{
@@ -108,6 +109,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         installations,
         changed,
         fleet,
+        rollouts: Rollouts::default(),
         webhook_ca,
     });
     tasks.spawn(lead(context, leading).map(Ok));
@@ -203,6 +205,7 @@ async fn lead(context: Arc<Context>, mut leading: watch::Receiver<bool>) {
                 gateway_api::run(context.clone(), over()),
             ) => {}
             () = fleet::follow(&context) => {}
+            () = rollout::run(&context) => {}
         }
         // A controller that ends for another reason starts again, but not in a busy loop.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -216,6 +219,7 @@ async fn installations(
     let client = context.client.clone();
     let api = Api::<DeserializeGuard<MeshInstallation>>::all(client.clone());
     let fleet = changes(context.fleet.summaries());
+    let rollouts = changes(context.rollouts.subscribe());
     let webhook_ca = changes(context.webhook_ca.clone());
     // An installation that another one was in the way of can go on when that one is gone.
     let others = changes(context.changed.clone());
@@ -232,6 +236,7 @@ async fn installations(
     let controller = made_for::<ClusterRoleBinding>(controller, &client);
     made_for::<MutatingWebhookConfiguration>(controller, &client)
         .reconcile_all_on(fleet)
+        .reconcile_all_on(rollouts)
         .reconcile_all_on(webhook_ca)
         .reconcile_all_on(others)
         .graceful_shutdown_on(stop)

@@ -1,6 +1,7 @@
 //! Refuses configuration that cannot work, in the same words as the status of an object that got in
 //! some other way.
 
+mod fleet;
 mod gateway;
 pub mod installation;
 mod istio;

@@ -14,6 +14,7 @@ use meshwright::{
         fleet::Fleet,
         installation::{FINALIZER, reconcile},
         platform::{Platform, WebhookEndpoint},
+        rollout::Rollouts,
     },
     webhook::server::Installations,
 };
@@ -125,6 +126,7 @@ fn context(client: Client) -> Arc<Context> {
         installations: Arc::new(ArcSwap::from_pointee(Installations::default())),
         changed: watch::channel(()).1,
         fleet: Fleet::default(),
+        rollouts: Rollouts::default(),
         webhook_ca: watch::channel("CA".to_owned()).1,
     })
 }

@@ -100,6 +100,14 @@ fn pack(cache: &Cache, tools: &Tools) -> Result<Set> {
     };
     let images = vec![
         image("meshwright", &tag, &[&base, &mesh], "meshwright", NOBODY),
+        // The same under another name: to a pod, a new version.
+        image(
+            "meshwright-proxy-next",
+            &tag,
+            &[&base, &redirection, &envoy, &proxy, &cni],
+            "meshwright",
+            "",
+        ),
         image(
             "meshwright-proxy",
             &tag,

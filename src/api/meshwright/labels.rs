@@ -23,6 +23,18 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The operator, as a label's value and as field manager.
 pub const MANAGER: &str = "meshwright-operator";
 
+/// Annotation of a MeshInstallation: a rollout of proxies that stopped goes on when its value changes.
+pub const RESUME_ROLLOUT: &str = "meshwright.dev/resume-rollout";
+/// Annotation of a pod template: when the operator last restarted the workload for its proxies.
+pub const RESTARTED_AT: &str = "meshwright.dev/restarted-at";
+/// Annotation of a pod template: the image of the proxy for which that was.
+pub const RESTARTED_FOR: &str = "meshwright.dev/restarted-for";
+/// Annotation of a pod: since when its proxy is to be out of service, so that it can be replaced. The
+/// agent is not ready as long as it is there, but no longer than ten minutes.
+pub const OUT_OF_SERVICE: &str = "meshwright.dev/out-of-service";
+/// Annotation of a pod: what was there before its proxy was replaced, as JSON, until the new one runs.
+pub const REPLACED: &str = "meshwright.dev/replaced";
+
 /// Istio's [`INJECTION`].
 pub const ISTIO_INJECTION: &str = "istio-injection";
 /// Istio's [`REVISION`].

@@ -93,20 +93,57 @@ pub struct GatewayStatus {
 pub struct RolloutStatus {
     /// Version that proxies are brought to.
     pub version: String,
+    /// Image that proxies are brought to.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub image: String,
     /// `Waiting`, `Rolling`, `Stopped` or `Done`.
-    pub phase: String,
+    pub phase: RolloutPhase,
     /// The wave that runs or ran last, from 1.
     pub wave: i32,
-    /// How many waves there are.
+    /// How many waves there are, as far as is known.
     pub waves: i32,
     /// `RENEWED/ALL`, for the column of `kubectl get`.
     pub summary: String,
     /// Workloads of the wave that runs, or of the one that failed: `Deployment NAMESPACE/NAME`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub workloads: Vec<String>,
+    /// When the wave began, in RFC 3339.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub wave_started: String,
+    /// When all workloads of the wave were ready with new proxies, in RFC 3339; empty until then.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub wave_ended: String,
+    /// How many per cent of the requests failed through the wave's proxies before they were renewed;
+    /// empty where their metrics could not be read.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error_percent_before: String,
+    /// Proxies that are outdated and that nobody but you can renew.
+    pub manual: i32,
     /// Why it waits or stopped, in words, with what to do.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Generation of the spec with which it stopped. It goes on when the spec changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_at_generation: Option<i64>,
+    /// Value of the annotation `meshwright.dev/resume-rollout` when it stopped. It goes on when that
+    /// changes.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stopped_at_resume: String,
+}
+
+/// What a rollout does.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq, Hash)]
+pub enum RolloutPhase {
+    /// Something must happen before the next wave begins: the message says what.
+    #[default]
+    Waiting,
+    /// A wave runs.
+    Rolling,
+    /// A wave failed. Nothing more is touched until the spec, or the annotation
+    /// `meshwright.dev/resume-rollout`, changes.
+    Stopped,
+    /// Every proxy that can be renewed is new.
+    Done,
 }
 
 /// A certificate that the mesh cannot do without.

@@ -28,6 +28,7 @@ use crate::{
         fleet::Summary,
         gateway_workload::addresses,
         objects::{Applied, Objects},
+        rollout,
     },
 };
 use trouble::Trouble;
@@ -136,13 +137,16 @@ pub async fn write(
     report: Report,
 ) -> Result<(), Error> {
     let generation = installation.metadata.generation;
+    let rollout = context.rollouts.or(&installation.name_any(), before.rollout.as_ref());
+    let mut findings = report.findings;
+    rollout::mention(&mut findings, rollout.as_ref());
     let status = MeshInstallationStatus {
         observed_generation: generation,
         version: report.version,
-        conditions: merged(&before.conditions, report.findings, generation),
+        conditions: merged(&before.conditions, findings, generation),
         proxies: report.proxies,
         gateways: report.gateways,
-        rollout: before.rollout.clone(),
+        rollout,
         certificates: report.certificates,
     };
     if *before == status {

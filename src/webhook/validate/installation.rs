@@ -11,7 +11,7 @@ use k8s_openapi::{
 use kube::{CustomResourceExt, ResourceExt};
 use serde_json::Value;
 
-use super::{names, read, unknown};
+use super::{fleet, names, read, unknown};
 use crate::{
     api::meshwright::{Gateway, Injection, MeshInstallation, Proxy, Redirection, Resources},
     diagnostic::{Diagnostic, ObjectRef},
@@ -77,6 +77,9 @@ pub fn check<'a>(
         findings.error(problem.path, "InvalidInjection", problem.message);
     }
     workload::check(&mut findings, installation);
+    for problem in fleet::problems(&spec.fleet) {
+        findings.error(problem.path, problem.reason, problem.message);
+    }
     findings.proxy(&spec.proxy);
     findings.redirection(&spec.redirection);
     let mut names = BTreeSet::new();
