@@ -4,13 +4,16 @@
 pub mod apply;
 pub mod conditions;
 pub mod context;
+pub mod definitions;
 mod fleet;
 pub mod gateway_api;
 pub mod gateway_workload;
 pub mod installation;
 pub mod objects;
 pub mod platform;
+pub mod removal;
 mod role;
+pub mod version;
 mod webhooks;
 
 use std::{net::SocketAddr, path::PathBuf};

@@ -44,7 +44,9 @@ fn context(client: Client) -> Arc<Context> {
         installations: Arc::new(ArcSwap::from_pointee(Installations::default())),
         changed: watch::channel(()).1,
         fleet: watch::channel(BTreeMap::new()).1,
+        definitions: watch::channel(meshwright::operator::definitions::Report::default()).1,
         webhook_ca: watch::channel("CA".to_owned()).1,
+        turn: tokio::sync::Mutex::default(),
     })
 }
 
@@ -180,6 +182,10 @@ async fn webhook_configurations_go_before_anything_else() {
     state.lock().unwrap().objects.get_mut(PATH).unwrap()["metadata"]["deletionTimestamp"] =
         json!("2026-01-01T00:00:00Z");
     let (error, writes) = run(&context, &state).await;
+    assert_eq!(error, None);
+    let deleted: Vec<_> = writes.iter().filter_map(|write| write.strip_prefix("DELETE ")).collect();
     let webhook = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/meshwright-injector-default";
-    assert_eq!((error, writes), (None, vec![format!("DELETE {webhook}"), format!("PATCH {PATH}")]));
+    assert_eq!(deleted[..2], [webhook, CONTROL_PLANE]);
+    let finalizer = format!("PATCH {PATH}");
+    assert_eq!(writes.last(), Some(&finalizer), "all is gone before it is released");
 }

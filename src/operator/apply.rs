@@ -103,6 +103,14 @@ impl Changes {
     pub fn summary(&self) -> Option<String> {
         (!self.0.is_empty()).then(|| self.0.join(", "))
     }
+
+    pub(super) fn push(&mut self, what: String) {
+        self.0.push(what);
+    }
+
+    pub(super) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
 }
 
 impl Objects<Prepared> {
@@ -249,7 +257,7 @@ fn title<K: Applicable>(object: &K) -> String {
 }
 
 /// Whether `live` has all that `wanted` has. The API server adds defaults, so it may have more.
-fn covers(live: &Value, wanted: &Value) -> bool {
+pub(super) fn covers(live: &Value, wanted: &Value) -> bool {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(field, wanted)| {
             match live.get(field) {

@@ -14,7 +14,7 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use super::platform::Platform;
+use super::{definitions, platform::Platform};
 use crate::{api::meshwright::ProxyCount, runtime::events, webhook::server::Installations};
 
 pub struct Context {
@@ -28,8 +28,12 @@ pub struct Context {
     pub changed: watch::Receiver<()>,
     /// Proxies by revision.
     pub fleet: watch::Receiver<BTreeMap<String, ProxyCount>>,
+    /// What became of the CustomResourceDefinitions.
+    pub definitions: watch::Receiver<definitions::Report>,
     /// PEM of the webhook's CA.
     pub webhook_ca: watch::Receiver<String>,
+    /// Whose turn it is to be reconciled, of the installations: see [`super::installation::handover`].
+    pub turn: tokio::sync::Mutex<()>,
 }
 
 impl Context {

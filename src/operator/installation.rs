@@ -3,6 +3,7 @@
 
 pub mod build;
 mod dereference;
+pub mod handover;
 pub mod status;
 pub mod validate;
 
@@ -21,6 +22,7 @@ use kube::{
 use super::{
     apply::{self, Changes},
     context::Context,
+    removal,
 };
 use crate::{
     api::meshwright::{
@@ -28,9 +30,10 @@ use crate::{
         labels::{INSTALLATION, MANAGED_BY, MANAGER},
     },
     diagnostic::Diagnostic,
+    webhook::validate::names,
 };
 
-/// Holds an installation until its webhook configurations are gone.
+/// Holds an installation until all that was made for it is gone, its webhook configurations first.
 pub const FINALIZER: &str = "meshwright.dev/webhooks";
 
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,8 @@ pub enum Error {
     Dereference(#[source] Box<kube::Error>),
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    #[error(transparent)]
+    Removal(#[from] removal::Error),
     #[error("cannot write the status: {0}")]
     Status(#[source] Box<kube::Error>),
     #[error(transparent)]
@@ -57,6 +62,7 @@ impl Error {
             Self::Invalid(_) => "Invalid",
             Self::Dereference(_) => "ReadFailed",
             Self::Apply(_) => "ApplyFailed",
+            Self::Removal(_) => "RemovalFailed",
             Self::Status(_) => "StatusFailed",
             Self::Finalizer(error) => match &**error {
                 finalizer::Error::ApplyFailed(error) | finalizer::Error::CleanupFailed(error) => {
@@ -84,11 +90,15 @@ pub async fn reconcile(
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     let installation = object.0.as_ref().map_err(|error| Error::from(Box::new(error.clone())))?;
+    if let Some(again) = remove(installation, &context).await? {
+        return Ok(again);
+    }
     let api = Api::<MeshInstallation>::all(context.client.clone());
     let step = |event| async {
         match event {
             Finalizer::Apply(installation) => converge(&installation, &context).await,
-            Finalizer::Cleanup(installation) => remove(&installation, &context).await,
+            // All of it is gone.
+            Finalizer::Cleanup(_) => Ok(Action::await_change()),
         }
     };
     let action = finalizer(&api, FINALIZER, Arc::new(installation.clone()), step)
@@ -120,7 +130,7 @@ async fn converge(installation: &MeshInstallation, context: &Context) -> Result<
             announce_changes(installation, context, &outcome.changes, "Applied").await;
             announce_changes(installation, context, &outcome.removed, "Removed").await;
             status::write(context, installation, outcome.status).await?;
-            Ok(Action::await_change())
+            Ok(outcome.again)
         }
         Err(error) => {
             // Whoever looks at the object sees why nothing moves; the first error counts.
@@ -137,11 +147,13 @@ struct Outcome {
     changes: Changes,
     removed: Changes,
     status: status::Report,
+    again: Action,
 }
 
 async fn steps(installation: &MeshInstallation, context: &Context) -> Result<Outcome, Error> {
+    let _turn = context.turn.lock().await;
     // Needs a client.
-    let inputs = dereference::dereference(context).await?;
+    let inputs = dereference::dereference(installation, context).await?;
     // Pure.
     let valid = validate::validate(installation, inputs, &context.platform)?;
     let objects = build::build(&valid);
@@ -149,30 +161,35 @@ async fn steps(installation: &MeshInstallation, context: &Context) -> Result<Out
     let (applied, changes) = objects.apply(&context.client).await?;
     let removed = applied.prune(&context.client, &selector(&valid.name)).await?;
     let proxies = context.fleet.borrow().get(&valid.revision).cloned().unwrap_or_default();
-    let status = status::report(installation, &valid, &applied, proxies);
-    Ok(Outcome { changes, removed, status })
+    let mut status = status::report(installation, &valid, &applied, proxies);
+    // Not a part of Ready: what is newer serves what this operator knows.
+    status.findings.push(context.definitions.borrow().finding());
+    let again = match &valid.tags.kept[..] {
+        [] => Action::await_change(),
+        // Who takes them over does not tell us.
+        _ => Action::requeue(handover::LOOK_AGAIN),
+    };
+    Ok(Outcome { changes, removed, status, again })
 }
 
-/// Deletes the webhook configurations before the garbage collector takes what serves them.
-async fn remove(installation: &MeshInstallation, context: &Context) -> Result<Action, Error> {
-    let (client, selector) = (&context.client, selector(&installation.name_any()));
+/// Brings the removal of an installation that was deleted one step on. Says when to go on; nothing for
+/// one that is gone, or that stays.
+async fn remove(
+    installation: &MeshInstallation,
+    context: &Context,
+) -> Result<Option<Action>, Error> {
+    let is_ours = installation.finalizers().iter().any(|name| name == FINALIZER);
+    if !names::is_leaving(installation) || !is_ours {
+        return Ok(None);
+    }
+    let _turn = context.turn.lock().await;
     let mut changes = Changes::default();
-    apply::orphans::<k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration>(
-        client,
-        &selector,
-        &[],
-        &mut changes,
-    )
-    .await?;
-    apply::orphans::<k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration>(
-        client,
-        &selector,
-        &[],
-        &mut changes,
-    )
-    .await?;
+    let namespace = &context.platform.namespace;
+    let step = removal::proceed(&context.client, namespace, installation, &mut changes).await;
     announce_changes(installation, context, &changes, "Removed").await;
-    Ok(Action::await_change())
+    let Some(waits) = step? else { return Ok(None) };
+    status::write(context, installation, removal::report(installation, &waits)).await?;
+    Ok(Some(Action::requeue(waits.look_again())))
 }
 
 async fn announce_changes(

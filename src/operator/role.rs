@@ -29,7 +29,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use super::{
     Args,
     context::{Backoff, Context, changes},
-    fleet, gateway_api,
+    definitions, fleet, gateway_api,
     installation::{error_policy, reconcile},
     platform::{OPERATOR, Platform, WebhookEndpoint},
     webhooks,
@@ -95,6 +95,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     let election = election(&client, &args);
     let leading = election.as_ref().map_or_else(leader::always, LeaderElection::subscribe);
     let (counts, fleet) = watch::channel(std::collections::BTreeMap::new());
+    let (reports, definitions) = watch::channel(definitions::Report::default());
     let context = Arc::new(Context {
         client: client.clone(),
         recorder,
@@ -103,9 +104,11 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         installations,
         changed,
         fleet,
+        definitions,
         webhook_ca,
+        turn: tokio::sync::Mutex::default(),
     });
-    tasks.spawn(lead(context, leading, counts).map(Ok));
+    tasks.spawn(lead(context, leading, counts, reports).map(Ok));
     ready.send_replace(true);
     tracing::info!(webhooks = %args.webhook_address, "the operator runs");
 
@@ -181,6 +184,7 @@ async fn lead(
     context: Arc<Context>,
     mut leading: watch::Receiver<bool>,
     counts: watch::Sender<std::collections::BTreeMap<String, crate::api::meshwright::ProxyCount>>,
+    reports: watch::Sender<definitions::Report>,
 ) {
     loop {
         if leading.wait_for(|leads| *leads).await.is_err() {
@@ -202,6 +206,7 @@ async fn lead(
                 gateway_api::run(context.clone(), over()),
             ) => {}
             () = fleet::follow(&context, &counts) => {}
+            () = definitions::run(context.clone(), reports.clone(), std::future::pending()) => {}
         }
         // A controller that ends for another reason starts again, but not in a busy loop.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -216,6 +221,7 @@ async fn installations(
     let api = Api::<DeserializeGuard<MeshInstallation>>::all(client.clone());
     let fleet = changes(context.fleet.clone());
     let webhook_ca = changes(context.webhook_ca.clone());
+    let definitions = changes(context.definitions.clone());
     // An installation that another one was in the way of can go on when that one is gone.
     let others = changes(context.changed.clone());
     let controller = Controller::new(api, watcher::Config::default())
@@ -232,6 +238,7 @@ async fn installations(
     made_for::<MutatingWebhookConfiguration>(controller, &client)
         .reconcile_all_on(fleet)
         .reconcile_all_on(webhook_ca)
+        .reconcile_all_on(definitions)
         .reconcile_all_on(others)
         .graceful_shutdown_on(stop)
         .run(reconcile, error_policy, context)

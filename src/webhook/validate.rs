@@ -1,9 +1,11 @@
 //! Refuses configuration that cannot work, in the same words as the status of an object that got in
 //! some other way.
 
+pub mod deletion;
 pub mod installation;
 mod istio;
 pub mod names;
+mod neighbours;
 mod unknown;
 
 use serde_json::Value;

@@ -168,7 +168,16 @@ fn webhook(applied: &Objects<Applied>, tags: &Tags) -> Finding {
             format!("; tag {tag} waits for MeshInstallation {holder} to give it up")
         };
         let waiting: String = tags.waiting.iter().map(waits).collect();
-        Finding::new("WebhookReady", true, "Configured", format!("pods are injected{waiting}"))
+        let keeps = |(name, heir): &(String, String)| {
+            format!("; {name} is served from here until MeshInstallation {heir} has it")
+        };
+        let kept: String = tags.kept.iter().map(keeps).collect();
+        Finding::new(
+            "WebhookReady",
+            true,
+            "Configured",
+            format!("pods are injected{waiting}{kept}"),
+        )
     } else {
         Finding::new("WebhookReady", false, "NoCertificate", "the webhook has no certificate yet")
     }

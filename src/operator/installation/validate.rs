@@ -6,8 +6,8 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::Error;
 pub use super::dereference::Inputs;
+use super::{Error, handover};
 use crate::{
     api::meshwright::{Gateway, MeshInstallation},
     diagnostic::Severity,
@@ -66,7 +66,7 @@ pub fn validate(
     inputs: Inputs,
     platform: &Platform,
 ) -> Result<Validated, Error> {
-    let Inputs { installations, webhook_ca, operator_role } = inputs;
+    let Inputs { installations, selected, webhook_ca, operator_role } = inputs;
     let mut found = installation::check(installation, installations.iter().map(AsRef::as_ref));
     found.retain(|finding| finding.severity == Severity::Error);
     if !found.is_empty() {
@@ -84,7 +84,10 @@ pub fn validate(
     Ok(Validated {
         name: installation.name_any(),
         revision: spec.revision.clone(),
-        tags: names::tags(installation, installations.iter().map(AsRef::as_ref)),
+        tags: Tags {
+            kept: handover::kept(installation, &installations, &selected),
+            ..names::tags(installation, installations.iter().map(AsRef::as_ref))
+        },
         version: platform.version(&spec.version).to_owned(),
         istio_labels: spec.compatibility.istio_labels,
         namespace: platform.namespace.clone(),
