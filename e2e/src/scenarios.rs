@@ -10,6 +10,7 @@ mod churn;
 mod client;
 mod cni;
 mod collector;
+mod definitions;
 mod demo;
 mod destinations;
 mod dns;
@@ -23,7 +24,9 @@ mod metrics;
 mod probes;
 mod protocols;
 mod readiness;
+mod removal;
 mod resilience;
+mod revisions;
 mod testbed;
 mod workloads;
 
@@ -39,7 +42,7 @@ pub struct Scenario {
     pub run: fn(&Cluster) -> Result<()>,
 }
 
-/// Every test, in the order to run them in. They share a testbed, which the last one takes away.
+/// Every test, in the order to run them in. They share a testbed, which `cleanup` takes away.
 pub fn all() -> Vec<Scenario> {
     vec![
         Scenario { name: "installation", run: installation::shows_its_state },
@@ -69,7 +72,11 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "control-plane-outage", run: resilience::control_plane_outage },
         Scenario { name: "certificate-renewal", run: identity::renewal_drops_nothing },
         Scenario { name: "cni", run: cni::pods_need_no_capability },
+        Scenario { name: "revisions", run: revisions::move_by_one_change },
+        Scenario { name: "definitions", run: definitions::are_kept_at_the_operators_version },
         Scenario { name: "cleanup", run: testbed::remove },
+        // Nothing can run after it: the mesh is gone.
+        Scenario { name: "removal", run: removal::leaves_nothing },
     ]
 }
 
