@@ -11,6 +11,8 @@ mod webhook;
 
 #[path = "operator_upgrades/definitions.rs"]
 mod definitions;
+#[path = "operator_upgrades/double.rs"]
+mod double;
 #[path = "operator_upgrades/handover.rs"]
 mod handover;
 #[path = "operator_upgrades/removal.rs"]

@@ -116,7 +116,7 @@ pub async fn run(
             () = &mut stop => return,
             Some(event) = events.next() => match event {
                 Ok(crd) if is_ours(&crd.name_any()) => {
-                    due.get_or_insert(Instant::now() + GATHER);
+                    due.get_or_insert_with(|| Instant::now() + GATHER);
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "cannot watch CustomResourceDefinitions"),

@@ -85,11 +85,12 @@ async fn validate_any(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let check = |request: Arc<Request>| async move {
-        if request.operation == Operation::Delete {
-            return deletion::answer(&webhooks.namespaces.client, &request).await;
-        }
-        let installations = webhooks.installations.load();
-        let answer = validate::answer(&request, installations.objects.iter().map(AsRef::as_ref));
+        let answer = if request.operation == Operation::Delete {
+            deletion::answer(&webhooks.namespaces.client, &request).await
+        } else {
+            let installations = webhooks.installations.load();
+            validate::answer(&request, installations.objects.iter().map(AsRef::as_ref))
+        };
         webhooks.metrics.validated(&request.kind.kind, matches!(answer, Answer::Allow { .. }));
         answer
     };

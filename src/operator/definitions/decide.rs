@@ -22,7 +22,7 @@ pub enum Decision {
     Newer(String),
     /// It is as it should be.
     Keep,
-    Upgrade(Steps),
+    Upgrade(Box<Steps>),
 }
 
 /// How an upgrade goes.
@@ -64,14 +64,7 @@ pub fn decide(ours: &CustomResourceDefinition, live: &CustomResourceDefinition) 
     let target = on_top_of(ours, live);
     let has = |version: &&str| ours.spec.versions.iter().any(|own| own.name == **version);
     let bridge = (!stored.iter().all(has)).then(|| bridge(&target, live, &stored));
-    // Moving what is stored out of a version is the definition's matter where another one is stored.
-    let write = write || storage(live) != storage(ours);
-    Decision::Upgrade(Steps {
-        bridge,
-        target,
-        write,
-        migrate: migrate || storage(live) != storage(ours),
-    })
+    Decision::Upgrade(Box::new(Steps { bridge, target, write, migrate }))
 }
 
 /// Ours, with the versions in which objects are stored still.
@@ -167,7 +160,7 @@ mod tests {
 
     fn steps(live: &CustomResourceDefinition) -> Steps {
         match decide(&ours(), live) {
-            Decision::Upgrade(steps) => steps,
+            Decision::Upgrade(steps) => *steps,
             other => panic!("{other:?}"),
         }
     }

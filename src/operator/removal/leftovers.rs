@@ -47,7 +47,7 @@ pub async fn of_mesh(client: &Client, namespace: &str, changes: &mut Changes) ->
     // Only a get by name is granted, and its metadata is all that is read.
     let secret =
         secrets.get_metadata_opt(ca::SECRET).await.map_err(failed("read the CA's Secret"))?;
-    if let Some(secret) = secret.filter(|secret| may_go(secret)) {
+    if let Some(secret) = secret.filter(may_go) {
         // Not another one that somebody has put there in the meantime.
         delete::<Secret>(client, namespace, ca::SECRET, secret.uid(), changes).await?;
     }
