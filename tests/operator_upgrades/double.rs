@@ -70,9 +70,9 @@ async fn ask(replica: &Router, path: &str, pod: &mut Value) -> (String, String) 
     let answer = serde_json::from_slice::<Value>(&body).unwrap()["response"].take();
     assert_eq!(answer["allowed"], true, "{answer}");
     if !answer["patch"].is_null() {
-        let patch: ByteString = serde_json::from_value(answer["patch"].clone()).unwrap();
-        let patch: json_patch::Patch = serde_json::from_slice(&patch.0).unwrap();
-        json_patch::patch(pod, &patch).unwrap();
+        let bytes: ByteString = serde_json::from_value(answer["patch"].clone()).unwrap();
+        let changes: json_patch::Patch = serde_json::from_slice(&bytes.0).unwrap();
+        json_patch::patch(pod, &changes).unwrap();
     }
     let note = |name: &str| answer["auditAnnotations"][name].as_str().unwrap().to_owned();
     (note("injection"), note("revision"))

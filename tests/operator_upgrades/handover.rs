@@ -44,7 +44,7 @@ struct World {
     selected: Selected,
 }
 
-fn named<'a>(list: &'a [Arc<MeshInstallation>], at: usize) -> Option<&'a Arc<MeshInstallation>> {
+fn named(list: &[Arc<MeshInstallation>], at: usize) -> Option<&Arc<MeshInstallation>> {
     list.iter().find(|installation| installation.name_any() == format!("i{at}"))
 }
 
@@ -161,7 +161,7 @@ proptest! {
             }
         }
         for name in NAMES {
-            let holder = holder(name, world.live.iter().map(AsRef::as_ref)).map(|h| h.name_any());
+            let holder = holder(name, world.live.iter().map(AsRef::as_ref)).map(ResourceExt::name_any);
             let holder: Vec<_> = holder.iter().map(String::as_str).collect();
             prop_assert_eq!(world.selecting(name), holder, "{}", name);
         }

@@ -225,7 +225,7 @@ async fn uninstalling_without_an_operator_leaves_nothing() {
             ),
         ],
     );
-    uninstall(&client, SYSTEM, Duration::from_secs(60)).await.unwrap();
+    uninstall(&client, SYSTEM, Duration::from_mins(1)).await.unwrap();
     let state = state.lock().unwrap();
     // The mock makes what is patched; a real API server would say that there is no operator to stop.
     let operator = "/apis/apps/v1/namespaces/meshwright-system/deployments/meshwright-operator";
