@@ -26,7 +26,7 @@ pub use caller::{Authenticate, Refused, bearer};
 pub use certificate::{Certificate, certificates_in_pem};
 pub use distribute::{ROOT_CONFIG_MAP, ROOT_KEY, distribute};
 pub use issue::{Serial, Validity, issue};
-pub use secret::{SECRET, load_or_create};
+pub use secret::{MANAGER, SECRET, load_or_create};
 pub use service::Service;
 pub use token::{AUDIENCE, TokenReviews};
 

@@ -26,6 +26,10 @@ pub use fleet::Fleet;
 pub use metrics::Metrics;
 pub use world::World;
 
+/// By this lease one control plane of all revisions leads. It writes status and the root certificate:
+/// two that see the mesh in different ways would undo each other's work.
+pub const LEASE: &str = "meshwright-control-plane";
+
 /// Command-line arguments of the role.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {

@@ -19,6 +19,8 @@ enum Role {
     ControlPlane(control_plane::Args),
     #[command(flatten)]
     Pod(cli::pod::PodRole),
+    /// Take the mesh out of the cluster; `helm uninstall` runs this
+    Uninstall(operator::removal::uninstall::Args),
     /// Print the CustomResourceDefinitions
     Crds(cli::crds::Args),
     /// Add proxies to the workloads of files, as the webhook does to their pods
@@ -32,6 +34,7 @@ fn main() -> std::process::ExitCode {
         Role::Operator(args) => operator::run(args),
         Role::ControlPlane(args) => control_plane::run(args),
         Role::Pod(role) => role.run(),
+        Role::Uninstall(args) => operator::removal::uninstall::run(&args),
         Role::Crds(args) => cli::crds::run(&args),
         Role::Inject(args) => cli::inject::run(&args),
     };

@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod conditions;
 pub mod context;
+pub mod definitions;
 pub mod fleet;
 pub mod gateway_api;
 pub mod gateway_workload;
@@ -12,9 +13,11 @@ pub mod objects;
 pub mod patches;
 pub mod placement;
 pub mod platform;
+pub mod removal;
 mod role;
 pub mod rollout;
 pub mod scaling;
+pub mod version;
 mod webhooks;
 
 use std::{net::SocketAddr, path::PathBuf};

@@ -61,7 +61,12 @@ fn sides(names: &[(&str, &[&str])], istio_labels: bool) -> Vec<Side> {
             &platform(),
             &NativeSupport::default(),
         );
-        let inputs = Inputs { installations, webhook_ca: String::new(), operator_role: None };
+        let inputs = Inputs {
+            installations,
+            selected: std::collections::BTreeMap::new(),
+            webhook_ca: String::new(),
+            operator_role: None,
+        };
         (injector(&validate(installation, inputs, &platform()).unwrap()), config)
     };
     all.iter().enumerate().map(side).collect()

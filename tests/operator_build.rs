@@ -38,6 +38,7 @@ fn platform(webhook: WebhookEndpoint) -> Platform {
 fn built(installation: &MeshInstallation, webhook: WebhookEndpoint) -> Objects<Prepared> {
     let inputs = Inputs {
         installations: vec![Arc::new(installation.clone())],
+        selected: std::collections::BTreeMap::new(),
         webhook_ca: "-----BEGIN CERTIFICATE-----\n".to_owned(),
         operator_role: None,
     };

@@ -236,6 +236,10 @@ async fn webhook_configurations_go_before_anything_else() {
     mesh.state().objects.get_mut(PATH).unwrap()["metadata"]["deletionTimestamp"] =
         json!("2026-01-01T00:00:00Z");
     let (error, writes) = mesh.run().await;
+    assert_eq!(error, None);
+    let deleted: Vec<_> = writes.iter().filter_map(|write| write.strip_prefix("DELETE ")).collect();
     let webhook = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/meshwright-injector-default";
-    assert_eq!((error, writes), (None, vec![format!("DELETE {webhook}"), format!("PATCH {PATH}")]));
+    assert_eq!(deleted[..2], [webhook, CONTROL_PLANE]);
+    let finalizer = format!("PATCH {PATH}");
+    assert_eq!(writes.last(), Some(&finalizer), "all is gone before it is released");
 }

@@ -17,7 +17,7 @@ const CHART: &str = "charts/meshwright";
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// What the demo and the tests ask for: all defaults, and an ingress gateway.
-const INSTALLATION: &str = "\
+pub const INSTALLATION: &str = "\
 apiVersion: meshwright.dev/v1alpha1
 kind: MeshInstallation
 metadata: {name: default}
@@ -63,7 +63,8 @@ pub fn change_values(cluster: &Cluster, values: &str) -> Result<()> {
     cluster.helm(&[upgrade.as_slice(), &values].concat()).map(drop)
 }
 
-fn chart(cluster: &Cluster, source: &Source) -> Result<()> {
+/// Installs or upgrades the chart.
+pub fn chart(cluster: &Cluster, source: &Source) -> Result<()> {
     let chart = project().join(CHART);
     ensure!(chart.is_dir(), "there is no {CHART} in this checkout: check it out whole");
     let chart = chart.to_string_lossy();

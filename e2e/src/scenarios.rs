@@ -10,6 +10,7 @@ mod churn;
 mod client;
 mod cni;
 mod collector;
+mod definitions;
 mod demo;
 mod destinations;
 mod dns;
@@ -26,7 +27,9 @@ mod operator;
 mod probes;
 mod protocols;
 mod readiness;
+mod removal;
 mod resilience;
+mod revisions;
 mod rollouts;
 mod testbed;
 mod workloads;
@@ -43,7 +46,7 @@ pub struct Scenario {
     pub run: fn(&Cluster) -> Result<()>,
 }
 
-/// Every test, in the order to run them in. They share a testbed, which the last one takes away.
+/// Every test, in the order to run them in. They share a testbed, which `cleanup` takes away.
 pub fn all() -> Vec<Scenario> {
     vec![
         Scenario { name: "installation", run: installation::shows_its_state },
@@ -85,7 +88,11 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "operator-image", run: operator::image_that_does_not_pull },
         Scenario { name: "operator-rights", run: operator::right_taken_away },
         Scenario { name: "operator-profiles", run: operator::profiles_in_turn },
+        Scenario { name: "revisions", run: revisions::move_by_one_change },
+        Scenario { name: "definitions", run: definitions::are_kept_at_the_operators_version },
         Scenario { name: "cleanup", run: testbed::remove },
+        // Nothing can run after it: the mesh is gone.
+        Scenario { name: "removal", run: removal::leaves_nothing },
     ]
 }
 

@@ -13,7 +13,7 @@ use kube::{CustomResourceExt, ResourceExt};
 use super::{
     gateway,
     istio::{networking, security},
-    meshwright,
+    meshwright::{self, labels::DEFINITIONS},
 };
 
 /// Where a definition comes from.
@@ -41,6 +41,19 @@ impl Source {
 
     /// The definitions, in the order of their names.
     pub fn definitions(self) -> Vec<CustomResourceDefinition> {
+        let mut definitions = self.generated();
+        // By this an operator knows the definitions that are ours, and which of two is newer. Those
+        // of the Gateway API serve all implementations alike.
+        if self != Self::GatewayApi {
+            for crd in &mut definitions {
+                let version = env!("CARGO_PKG_VERSION").to_owned();
+                crd.annotations_mut().insert(DEFINITIONS.to_owned(), version);
+            }
+        }
+        definitions
+    }
+
+    fn generated(self) -> Vec<CustomResourceDefinition> {
         match self {
             Self::Meshwright => vec![meshwright::MeshInstallation::crd()],
             Self::Istio => {

@@ -9,10 +9,16 @@ use kube::{
 };
 use time::OffsetDateTime;
 
-use crate::ca::{Authority, Error, Result, Serial};
+use crate::{
+    api::meshwright::labels::MANAGED_BY,
+    ca::{Authority, Error, Result, Serial},
+};
 
 /// The CA's Secret in the system namespace, ours or plugged in.
 pub const SECRET: &str = "meshwright-ca";
+
+/// Value of the label `app.kubernetes.io/managed-by` of a Secret that we made.
+pub const MANAGER: &str = "meshwright-control-plane";
 
 const CA_CERT: &str = "ca-cert.pem";
 const CA_KEY: &str = "ca-key.pem";
@@ -51,10 +57,11 @@ fn to_secret(authority: &Authority) -> Secret {
     Secret {
         metadata: ObjectMeta {
             name: Some(SECRET.to_owned()),
-            labels: Some(BTreeMap::from([(
-                "app.kubernetes.io/part-of".to_owned(),
-                "meshwright".to_owned(),
-            )])),
+            labels: Some(BTreeMap::from([
+                ("app.kubernetes.io/part-of".to_owned(), "meshwright".to_owned()),
+                // By this the operator knows that it may be deleted with the mesh.
+                (MANAGED_BY.to_owned(), MANAGER.to_owned()),
+            ])),
             ..ObjectMeta::default()
         },
         data: Some(data.into_iter().map(|(k, v)| (k.to_owned(), ByteString(v.into()))).collect()),

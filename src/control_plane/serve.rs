@@ -97,8 +97,7 @@ async fn bind_insecure(address: Option<SocketAddr>) -> anyhow::Result<Option<Tcp
 fn start_election(client: &Client, args: &Args) -> LeaderElection {
     let identity = std::env::var("POD_NAME")
         .unwrap_or_else(|_| format!("outside-the-cluster-{}", std::process::id()));
-    let lease = format!("meshwright-control-plane-{}", args.revision);
-    LeaderElection::start(client.clone(), &args.namespace, &lease, &identity)
+    LeaderElection::start(client.clone(), &args.namespace, super::LEASE, &identity)
 }
 
 /// xDS and the CA over TLS, once there is something to serve.

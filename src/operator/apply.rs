@@ -19,10 +19,11 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::xxh3_64;
 
+pub(super) use self::drift::covers;
 pub use self::{
     error::{Error, Key},
     live::Live,
-    whole::Outcome,
+    whole::{Outcome, delete_all},
 };
 use crate::api::meshwright::labels::MANAGER;
 
@@ -95,6 +96,14 @@ impl Changes {
     pub fn summary(&self) -> Option<String> {
         (!self.0.is_empty()).then(|| self.0.join(", "))
     }
+
+    pub(super) fn push(&mut self, what: String) {
+        self.0.push(what);
+    }
+
+    pub(super) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
 }
 
 /// Applies one object, unless the API server has it already.
@@ -124,7 +133,7 @@ async fn settle<K: Applicable>(
     wanted.annotations_mut().insert(APPLIED.to_owned(), hash.clone());
     if let Some(live) = live
         && live.annotations().get(APPLIED) == Some(&hash)
-        && drift::covers(&encode(live)?, &encode(&wanted)?)
+        && covers(&encode(live)?, &encode(&wanted)?)
     {
         return Ok(live.clone());
     }

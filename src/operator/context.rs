@@ -14,7 +14,7 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use super::{fleet::Fleet, platform::Platform, rollout::Rollouts};
+use super::{definitions, fleet::Fleet, platform::Platform, rollout::Rollouts};
 use crate::{runtime::events, webhook::server::Installations};
 
 pub struct Context {
@@ -30,8 +30,12 @@ pub struct Context {
     pub fleet: Fleet,
     /// How the renewal of proxies goes.
     pub rollouts: Rollouts,
+    /// What became of the CustomResourceDefinitions.
+    pub definitions: watch::Receiver<definitions::Report>,
     /// PEM of the webhook's CA.
     pub webhook_ca: watch::Receiver<String>,
+    /// Whose turn it is to be reconciled, of the installations: see [`super::installation::handover`].
+    pub turn: tokio::sync::Mutex<()>,
 }
 
 impl Context {

@@ -4,6 +4,7 @@
 pub mod build;
 mod certificates;
 mod dereference;
+pub mod handover;
 pub mod status;
 pub mod validate;
 
@@ -28,6 +29,7 @@ use super::{
     apply::{self, Changes},
     context::Context,
     fleet::Wanted,
+    removal,
 };
 use crate::{
     api::meshwright::{
@@ -35,9 +37,10 @@ use crate::{
         labels::{INSTALLATION, MANAGED_BY, MANAGER},
     },
     diagnostic::Diagnostic,
+    webhook::validate::names,
 };
 
-/// Holds an installation until its webhook configurations are gone.
+/// Holds an installation until all that was made for it is gone, its webhook configurations first.
 pub const FINALIZER: &str = "meshwright.dev/webhooks";
 /// Nothing tells us of what is not watched (namespaces, quotas, roles): a failure is tried again this
 /// often at least.
@@ -55,6 +58,8 @@ pub enum Error {
     Incomplete(Vec<apply::Error>),
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    #[error(transparent)]
+    Removal(#[from] removal::Error),
     #[error("cannot write the status: {0}")]
     Status(#[source] Box<kube::Error>),
     #[error(transparent)]
@@ -69,6 +74,7 @@ impl Error {
             Self::Invalid(_) => "Invalid",
             Self::Incomplete(failures) => failures.first().map_or("ApplyFailed", |f| f.reason()),
             Self::Apply(_) => "ApplyFailed",
+            Self::Removal(_) => "RemovalFailed",
             Self::Status(_) => "StatusFailed",
             Self::Finalizer(error) => match &**error {
                 finalizer::Error::ApplyFailed(error) | finalizer::Error::CleanupFailed(error) => {
@@ -107,11 +113,15 @@ pub async fn reconcile(
         Ok(installation) => installation,
         Err(invalid) => return Err(unreadable(invalid, &context).await),
     };
+    if let Some(again) = remove(installation, &context).await? {
+        return Ok(again);
+    }
     let api = Api::<MeshInstallation>::all(context.client.clone());
     let step = |event| async {
         match event {
             Finalizer::Apply(installation) => converge(&installation, &context).await,
-            Finalizer::Cleanup(installation) => remove(&installation, &context).await,
+            // All of it is gone.
+            Finalizer::Cleanup(_) => Ok(Action::await_change()),
         }
     };
     let action = finalizer(&api, FINALIZER, Arc::new(installation.clone()), step)
@@ -162,16 +172,19 @@ fn previous(stored: &DynamicObject) -> MeshInstallationStatus {
 }
 
 async fn converge(installation: &MeshInstallation, context: &Context) -> Result<Action, Error> {
+    let turn = context.turn.lock().await;
     // Needs a client.
-    let observed = dereference(installation, context).await;
+    let observed = dereference(installation, context).await?;
     let before = observed.status.clone();
-    match steps(installation, context, observed).await {
+    let outcome = steps(installation, context, observed).await;
+    drop(turn);
+    match outcome {
         Ok(outcome) => {
             announce_changes(installation, context, &outcome.changes, "Applied").await;
             announce_changes(installation, context, &outcome.removed, "Removed").await;
             status::write(context, installation, &before, outcome.status).await?;
             if outcome.failures.is_empty() {
-                Ok(look_again(installation, context, outcome.waits))
+                Ok(outcome.again)
             } else {
                 Err(Error::Incomplete(outcome.failures))
             }
@@ -202,9 +215,8 @@ struct Outcome {
     removed: Changes,
     /// What could not be read, applied or removed.
     failures: Vec<apply::Error>,
-    /// Whether pods are on their way.
-    waits: bool,
     status: status::Report,
+    again: Action,
 }
 
 async fn steps(
@@ -235,32 +247,38 @@ async fn steps(
         certificates,
         unknown_fields,
     };
-    let status = status::report(&before, facts, Timestamp::now());
+    let mut status = status::report(&before, facts, Timestamp::now());
+    // Not a part of Ready: what is newer serves what this operator knows.
+    status.findings.push(context.definitions.borrow().finding());
     let waits = !outcome.applied.deployments.iter().all(status::rollout::is_settled);
     outcome.failures.extend(failures);
-    Ok(Outcome { changes: outcome.changes, removed, failures: outcome.failures, waits, status })
+    let again = match &valid.tags.kept[..] {
+        [] => look_again(installation, context, waits),
+        // Who takes them over does not tell us.
+        _ => Action::requeue(handover::LOOK_AGAIN),
+    };
+    Ok(Outcome { changes: outcome.changes, removed, failures: outcome.failures, status, again })
 }
 
-/// Deletes the webhook configurations before the garbage collector takes what serves them.
-async fn remove(installation: &MeshInstallation, context: &Context) -> Result<Action, Error> {
-    let (client, selector) = (&context.client, selector(&installation.name_any()));
+/// Brings the removal of an installation that was deleted one step on. Says when to go on; nothing for
+/// one that is gone, or that stays.
+async fn remove(
+    installation: &MeshInstallation,
+    context: &Context,
+) -> Result<Option<Action>, Error> {
+    let is_ours = installation.finalizers().iter().any(|name| name == FINALIZER);
+    if !names::is_leaving(installation) || !is_ours {
+        return Ok(None);
+    }
+    let _turn = context.turn.lock().await;
     let mut changes = Changes::default();
-    apply::orphans::<k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration>(
-        client,
-        &selector,
-        &[],
-        &mut changes,
-    )
-    .await?;
-    apply::orphans::<k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration>(
-        client,
-        &selector,
-        &[],
-        &mut changes,
-    )
-    .await?;
+    let namespace = &context.platform.namespace;
+    let step = removal::proceed(&context.client, namespace, installation, &mut changes).await;
     announce_changes(installation, context, &changes, "Removed").await;
-    Ok(Action::await_change())
+    let Some(waits) = step? else { return Ok(None) };
+    let before = installation.status.clone().unwrap_or_default();
+    status::write(context, installation, &before, removal::report(installation, &waits)).await?;
+    Ok(Some(Action::requeue(waits.look_again())))
 }
 
 async fn announce_changes(

@@ -29,6 +29,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use super::{
     Args,
     context::{Backoff, Context, changes},
+    definitions,
     fleet::{self, Fleet},
     gateway_api,
     installation::{error_policy, reconcile},
@@ -101,6 +102,7 @@ async fn operate(args: Args) -> anyhow::Result<()> {
 
     let election = election(&client, &args);
     let leading = election.as_ref().map_or_else(leader::always, LeaderElection::subscribe);
+    let (reports, definitions) = watch::channel(definitions::Report::default());
     let context = Arc::new(Context {
         client: client.clone(),
         recorder,
@@ -110,9 +112,11 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         changed,
         fleet,
         rollouts: Rollouts::default(),
+        definitions,
         webhook_ca,
+        turn: tokio::sync::Mutex::default(),
     });
-    tasks.spawn(lead(context, leading).map(Ok));
+    tasks.spawn(lead(context, leading, reports).map(Ok));
     ready.send_replace(true);
     tracing::info!(webhooks = %args.webhook_address, "the operator runs");
 
@@ -184,7 +188,11 @@ fn election(client: &Client, args: &Args) -> Option<LeaderElection> {
 }
 
 /// Runs the controllers whenever this replica leads.
-async fn lead(context: Arc<Context>, mut leading: watch::Receiver<bool>) {
+async fn lead(
+    context: Arc<Context>,
+    mut leading: watch::Receiver<bool>,
+    reports: watch::Sender<definitions::Report>,
+) {
     loop {
         if leading.wait_for(|leads| *leads).await.is_err() {
             return std::future::pending().await;
@@ -206,6 +214,7 @@ async fn lead(context: Arc<Context>, mut leading: watch::Receiver<bool>) {
             ) => {}
             () = fleet::follow(&context) => {}
             () = rollout::run(&context) => {}
+            () = definitions::run(context.clone(), reports.clone(), std::future::pending()) => {}
         }
         // A controller that ends for another reason starts again, but not in a busy loop.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -221,6 +230,7 @@ async fn installations(
     let fleet = changes(context.fleet.summaries());
     let rollouts = changes(context.rollouts.subscribe());
     let webhook_ca = changes(context.webhook_ca.clone());
+    let definitions = changes(context.definitions.clone());
     // An installation that another one was in the way of can go on when that one is gone.
     let others = changes(context.changed.clone());
     let controller = Controller::new(api, watcher::Config::default())
@@ -238,6 +248,7 @@ async fn installations(
         .reconcile_all_on(fleet)
         .reconcile_all_on(rollouts)
         .reconcile_all_on(webhook_ca)
+        .reconcile_all_on(definitions)
         .reconcile_all_on(others)
         .graceful_shutdown_on(stop)
         .run(reconcile, error_policy, context)

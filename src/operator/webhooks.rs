@@ -38,6 +38,7 @@ use crate::{
     webhook::{
         inject::{NativeSupport, PLATFORM_ANNOTATIONS, kubelet_version},
         server::{Installations, Namespaces},
+        validate::names::is_leaving,
     },
 };
 
@@ -190,7 +191,10 @@ fn known(
 }
 
 fn same_specs(a: &Installations, b: &Installations) -> bool {
-    let key = |i: &Arc<MeshInstallation>| (i.name_any(), i.metadata.uid.clone(), i.spec.clone());
+    // One that is being deleted gives its names to others.
+    let key = |i: &Arc<MeshInstallation>| {
+        (i.name_any(), i.metadata.uid.clone(), is_leaving(i), i.spec.clone())
+    };
     a.objects.iter().map(key).eq(b.objects.iter().map(key))
 }
 

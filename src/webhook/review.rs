@@ -70,6 +70,8 @@ pub enum Answer {
         /// For the API server's audit log.
         audit: BTreeMap<&'static str, String>,
     },
+    /// There is nothing wrong with the object, but it may not be done now.
+    Forbid(String),
     /// We cannot tell; the webhook's failure policy decides.
     Fail(String),
 }
@@ -232,6 +234,7 @@ fn respond(uid: &str, before: &Value, answer: Answer) -> Response {
             let denied = Reply::denied(uid, code, "Invalid", &message);
             Reply { warnings, audit_annotations: audit, ..denied }
         }
+        Answer::Forbid(message) => Reply::denied(uid, StatusCode::FORBIDDEN, "Forbidden", &message),
         Answer::Fail(message) => return refuse(StatusCode::SERVICE_UNAVAILABLE, uid, &message),
     };
     reply.into_response(StatusCode::OK)

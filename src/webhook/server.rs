@@ -14,15 +14,15 @@ use axum::{
 use k8s_openapi::api::core::v1 as core;
 use kube::{
     Api, Client, ResourceExt,
-    core::PartialObjectMeta,
+    core::{PartialObjectMeta, admission::Operation},
     runtime::reflector::{ObjectRef, Store},
 };
 
 use super::{
     events::{self, Events, Incident, Notice},
-    inject::{self, Decision, InjectConfig, Namespace},
+    inject::{self, Decision, InjectConfig, Namespace, Reason},
     review::{self, Answer, BODY_LIMIT, Request},
-    validate,
+    validate::{self, deletion},
 };
 use crate::{
     api::meshwright::{MeshInstallation, labels::DEFAULT_REVISION},
@@ -85,8 +85,12 @@ async fn validate_any(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let check = |request: Arc<Request>| async move {
-        let installations = webhooks.installations.load();
-        let answer = validate::answer(&request, installations.objects.iter().map(AsRef::as_ref));
+        let answer = if request.operation == Operation::Delete {
+            deletion::answer(&webhooks.namespaces.client, &request).await
+        } else {
+            let installations = webhooks.installations.load();
+            validate::answer(&request, installations.objects.iter().map(AsRef::as_ref))
+        };
         webhooks.metrics.validated(&request.kind.kind, matches!(answer, Answer::Allow { .. }));
         answer
     };
@@ -105,10 +109,11 @@ async fn inject(webhooks: Webhooks, revision: String, request: Arc<Request>) -> 
             "there is no MeshInstallation with revision or tag {revision}: make one, or delete the webhook configuration that asks for it"
         ));
     };
-    let outcome = match decided(&webhooks.namespaces, &request, config).await {
-        Ok(outcome) => outcome,
-        Err(error) => return Answer::Fail(format!("cannot read the namespace: {error}")),
-    };
+    let (outcome, config) =
+        match resolved(&webhooks.namespaces, &request, config, &installations).await {
+            Ok(outcome) => outcome,
+            Err(error) => return Answer::Fail(format!("cannot read the namespace: {error}")),
+        };
     webhooks.metrics.injected(outcome.as_ref().ok().map(|o| &o.decision), started.elapsed());
     if let Some(incident) = Incident::of(&outcome)
         && !request.dry_run
@@ -116,6 +121,28 @@ async fn inject(webhooks: Webhooks, revision: String, request: Arc<Request>) -> 
         webhooks.events.post(Notice { about: events::regarding(&request), incident });
     }
     answer(outcome, &config.revision)
+}
+
+/// What becomes of the pod, by whom.
+///
+/// While a tag moves, two webhook configurations select it for a moment, and replicas may differ about
+/// where it belongs. So whichever of them is asked injects for the revision that has the name which
+/// the labels ask for; who is asked second finds the pod injected and leaves it alone.
+async fn resolved<'a>(
+    namespaces: &Namespaces,
+    request: &Request,
+    config: &'a InjectConfig,
+    installations: &'a Installations,
+) -> Result<(Result<inject::Outcome, inject::Error>, &'a InjectConfig), kube::Error> {
+    let outcome = decided(namespaces, request, config).await?;
+    if let Ok(inject::Outcome { decision: Decision::Skip(Reason::OtherRevision(asked)), .. }) =
+        &outcome
+        && let Some(holder) = installations.named(asked)
+        && holder.revision != config.revision
+    {
+        return Ok((decided(namespaces, request, holder).await?, holder));
+    }
+    Ok((outcome, config))
 }
 
 /// What becomes of the pod, or why it cannot be injected.
@@ -168,11 +195,11 @@ fn answer(outcome: Result<inject::Outcome, inject::Error>, revision: &str) -> An
 }
 
 impl Installations {
-    /// What a revision, or the one with this tag, injects by.
+    /// What the revision that has this name injects by. Whoever holds it as a tag goes before the
+    /// revision of that name, which then is on its way out.
     fn named(&self, name: &str) -> Option<&InjectConfig> {
-        self.inject
-            .get(name)
-            .or_else(|| self.inject.values().find(|config| config.answers_to(name)))
+        let has_tag = |config: &&InjectConfig| config.tags.iter().any(|tag| tag == name);
+        self.inject.values().find(has_tag).or_else(|| self.inject.get(name))
     }
 }
 

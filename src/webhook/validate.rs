@@ -1,11 +1,13 @@
 //! Refuses configuration that cannot work, in the same words as the status of an object that got in
 //! some other way.
 
+pub mod deletion;
 mod fleet;
 mod gateway;
 pub mod installation;
 mod istio;
 pub mod names;
+mod neighbours;
 mod unknown;
 
 use serde_json::Value;

@@ -114,13 +114,39 @@ impl Collection<'_> {
 fn parameter(query: &str, name: &str) -> Option<String> {
     let pair =
         query.split('&').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name)?;
-    Some(pair.1.replace("%3D", "=").replace("%2C", ",").replace("%2F", "/"))
+    Some(pair.1.replace("%3D", "=").replace("%2C", ",").replace("%2F", "/").replace("%21", "!"))
 }
 
-fn matches(object: &Value, selector: &str) -> bool {
-    selector.split(',').filter_map(|pair| pair.split_once('=')).all(|(key, value)| {
-        object["metadata"]["labels"][key].as_str() == Some(value.trim_start_matches('='))
-    })
+/// Label and field selectors of a list, as far as these tests need them.
+struct Selector {
+    labels: Vec<String>,
+    name: Option<String>,
+}
+
+impl Selector {
+    fn of(query: &str) -> Self {
+        let labels = parameter(query, "labelSelector").unwrap_or_default();
+        let fields = parameter(query, "fieldSelector").unwrap_or_default();
+        Self {
+            labels: labels.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+            name: fields.strip_prefix("metadata.name=").map(str::to_owned),
+        }
+    }
+
+    fn matches(&self, object: &Value) -> bool {
+        let labels = &object["metadata"]["labels"];
+        let fits = |requirement: &String| {
+            if let Some((key, value)) = requirement.split_once("!=") {
+                labels[key] != value
+            } else if let Some((key, value)) = requirement.split_once('=') {
+                labels[key] == value.trim_start_matches('=')
+            } else {
+                labels[requirement.as_str()].is_string()
+            }
+        };
+        let named = self.name.as_ref().is_none_or(|name| object["metadata"]["name"] == *name);
+        named && self.labels.iter().all(fits)
+    }
 }
 
 impl State {
@@ -144,12 +170,7 @@ impl State {
         }
         Some(match *method {
             Method::GET => self.read(path, query),
-            Method::DELETE => {
-                self.objects.remove(path);
-                self.applied.retain(|(applied, _), _| applied != path);
-                let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
-                (StatusCode::OK, body)
-            }
+            Method::DELETE => self.delete(path),
             _ if events => {
                 let event: Value = serde_json::from_slice(body).unwrap();
                 self.events.push(event.clone());
@@ -166,14 +187,30 @@ impl State {
         let Some(collection) = collection(path) else {
             return failure(StatusCode::NOT_FOUND, "NotFound");
         };
-        let selector = parameter(query, "labelSelector").unwrap_or_default();
+        let selector = Selector::of(query);
         let found = self
             .objects
             .iter()
-            .filter(|(key, object)| collection.has(key) && matches(object, &selector));
+            .filter(|(key, object)| collection.has(key) && selector.matches(object));
         let items: Vec<_> = found.map(|(_, object)| object.clone()).collect();
         let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items});
         (StatusCode::OK, list)
+    }
+
+    /// What has finalizers is only marked.
+    fn delete(&mut self, path: &str) -> Answer {
+        let Some(object) = self.objects.get_mut(path) else {
+            return failure(StatusCode::NOT_FOUND, "NotFound");
+        };
+        if object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty()) {
+            object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        } else {
+            self.objects.remove(path);
+            self.applied.retain(|(applied, _), _| applied != path);
+        }
+        let status =
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+        (StatusCode::OK, status)
     }
 
     fn write(&mut self, path: &str, query: &str, body: Value) -> Answer {
@@ -194,6 +231,11 @@ impl State {
             self.version += 1;
             after["metadata"]["resourceVersion"] = json!(self.version.to_string());
             self.objects.insert(path.to_owned(), after.clone());
+        }
+        let metadata = &after["metadata"];
+        let held = metadata["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+        if metadata["deletionTimestamp"].is_string() && !held {
+            self.objects.remove(path);
         }
         (StatusCode::OK, after)
     }

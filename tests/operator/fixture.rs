@@ -11,6 +11,7 @@ use meshwright::{
     api::meshwright::MeshInstallation,
     operator::{
         context::{Backoff, Context},
+        definitions::Report,
         fleet::Fleet,
         installation::{FINALIZER, reconcile},
         platform::{Platform, WebhookEndpoint},
@@ -127,6 +128,8 @@ fn context(client: Client) -> Arc<Context> {
         changed: watch::channel(()).1,
         fleet: Fleet::default(),
         rollouts: Rollouts::default(),
+        definitions: watch::channel(Report::default()).1,
+        turn: tokio::sync::Mutex::default(),
         webhook_ca: watch::channel("CA".to_owned()).1,
     })
 }

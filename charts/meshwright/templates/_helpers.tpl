@@ -10,12 +10,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* Definitions of a file, kept when the release is deleted: with them would go everything users made. */}}
+{{/* Definitions of a file. Kept when the release is deleted, unless somebody asks for it: with them would go everything users made. */}}
 {{- define "meshwright.crds" -}}
-{{- range splitList "---\n" . }}
+{{- $keep := .keep }}
+{{- range splitList "---\n" .file }}
 {{- if . | trim }}
 {{- $crd := fromYaml . }}
-{{- $annotations := merge (dict "helm.sh/resource-policy" "keep") (($crd.metadata).annotations | default dict) }}
+{{- $annotations := ($crd.metadata).annotations | default dict }}
+{{- if $keep }}
+{{- $_ := set $annotations "helm.sh/resource-policy" "keep" }}
+{{- end }}
 {{- $_ := set $crd.metadata "annotations" $annotations }}
 ---
 {{ toYaml $crd }}

@@ -18,6 +18,16 @@ pub const TEMPLATES: &str = "meshwright.dev/templates";
 pub const GATEWAY: &str = "meshwright.dev/gateway";
 /// On whatever the operator made: the MeshInstallation that it was made for.
 pub const INSTALLATION: &str = "meshwright.dev/installation";
+/// Annotation of an injection webhook: the names under which it selects pods, with commas.
+pub const NAMES: &str = "meshwright.dev/names";
+/// Annotation of a MeshInstallation: `"true"` lets it be removed under the proxies that it still has.
+pub const ALLOW_REMOVAL: &str = "meshwright.dev/allow-removal";
+/// Annotation of the CA's Secret: `"true"` keeps it when the last MeshInstallation goes.
+pub const KEEP: &str = "meshwright.dev/keep";
+/// Annotation of a CustomResourceDefinition of ours: the version of Meshwright that it is of.
+pub const DEFINITIONS: &str = "meshwright.dev/definitions";
+/// Annotation of a CustomResourceDefinition: `disabled` keeps the operator from upgrading it.
+pub const UPGRADE_DEFINITIONS: &str = "meshwright.dev/upgrade-definitions";
 /// On whatever the operator made, with [`MANAGER`] as its value.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The operator, as a label's value and as field manager.

@@ -27,7 +27,7 @@ const AMOUNTS: [&str; 2] = ["requests", "limits"];
 
 /// Whether `live` has all that `wanted` has. The API server adds defaults, and others add fields and
 /// items, so it may have more.
-pub(super) fn covers(live: &Value, wanted: &Value) -> bool {
+pub fn covers(live: &Value, wanted: &Value) -> bool {
     field_covers("", live, wanted)
 }
 

@@ -210,6 +210,18 @@ impl Outcome {
     }
 }
 
+/// Deletes all that carries these labels. The error is the first one; what follows it was tried all the
+/// same.
+pub async fn delete_all(client: &Client, selector: &str) -> Result<Changes, Error> {
+    let live = Live::read(client, selector).await;
+    let mut outcome = Objects::<Prepared>::default().apply_over(client, &live).await;
+    let changes = outcome.prune(client, &live, |_| false).await;
+    match live.failures.into_iter().chain(outcome.failures).next() {
+        Some(error) => Err(error),
+        None => Ok(changes),
+    }
+}
+
 struct Pruner<'a, F> {
     client: &'a Client,
     keep: &'a F,

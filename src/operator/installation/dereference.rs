@@ -5,7 +5,11 @@ use std::sync::Arc;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Api, Client, ResourceExt, api::DynamicObject, core::ApiResource};
 
-use super::{certificates, previous, selector};
+use super::{
+    certificates,
+    handover::{self, Selected},
+    previous, selector,
+};
 use crate::{
     api::meshwright::{CertificateStatus, MeshInstallation, MeshInstallationStatus},
     ca::SECRET as CA_SECRET,
@@ -20,10 +24,12 @@ use crate::{
 };
 
 /// What an installation is made of beside its own spec.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Inputs {
     /// All installations, this one among them.
     pub installations: Vec<Arc<MeshInstallation>>,
+    /// The names that injection webhooks select now.
+    pub selected: Selected,
     /// PEM of the webhook's CA.
     pub webhook_ca: String,
     /// The operator's own ClusterRole; none where the operator runs outside the cluster.
@@ -43,8 +49,12 @@ pub(super) struct Observed {
     pub failures: Vec<Error>,
 }
 
-/// Reads it. What cannot be read is told and holds up nothing else.
-pub(super) async fn dereference(installation: &MeshInstallation, context: &Context) -> Observed {
+/// Reads it. What cannot be read is told and holds up nothing else, but for what a name that goes over
+/// to another installation needs: that is the error.
+pub(super) async fn dereference(
+    installation: &MeshInstallation,
+    context: &Context,
+) -> Result<Observed, Error> {
     let (client, name) = (&context.client, installation.name_any());
     let mut failures = Vec::new();
     let mut tell = |error| failures.push(error);
@@ -54,12 +64,14 @@ pub(super) async fn dereference(installation: &MeshInstallation, context: &Conte
     let webhook = secret(client, namespace, WEBHOOK_SECRET).await.map_err(&mut tell).ok();
     let authority = secret(client, namespace, CA_SECRET).await.map_err(&mut tell).ok();
     let live = Live::read(client, &selector(&name)).await;
+    let (installations, selected) = names(installation, context).await?;
     let inputs = Inputs {
-        installations: context.installations.load().objects.clone(),
+        installations,
+        selected,
         webhook_ca: context.webhook_ca.borrow().clone(),
         operator_role: role.unwrap_or_else(|| role_of_webhooks(&live)),
     };
-    Observed {
+    Ok(Observed {
         inputs,
         status: stored.as_ref().map(previous).unwrap_or_default(),
         unknown_fields: stored
@@ -68,7 +80,26 @@ pub(super) async fn dereference(installation: &MeshInstallation, context: &Conte
         certificates: certificates::read(webhook.flatten().as_ref(), authority.flatten().as_ref()),
         live,
         failures,
+    })
+}
+
+/// All installations, and which names their webhooks select.
+async fn names(
+    installation: &MeshInstallation,
+    context: &Context,
+) -> Result<(Vec<Arc<MeshInstallation>>, Selected), Error> {
+    let client = &context.client;
+    let unread = |kind| move |error| Error::api("list", Key::kind(kind), error);
+    let selected =
+        handover::selected(client).await.map_err(unread("MutatingWebhookConfiguration"))?;
+    let cached = context.installations.load().objects.clone();
+    // Who stops to select a name must know who asks for it now: the cache could be a moment behind,
+    // and the name would be nobody's for that moment.
+    if !handover::gives_up(installation, &cached, &selected) {
+        return Ok((cached, selected));
     }
+    let now = handover::installations(client).await.map_err(unread("MeshInstallation"))?;
+    Ok((now, selected))
 }
 
 /// Where the role cannot be read, what it was before.

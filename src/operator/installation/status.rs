@@ -28,7 +28,7 @@ use crate::{
         fleet::Summary,
         gateway_workload::addresses,
         objects::{Applied, Objects},
-        rollout,
+        rollout::mention,
     },
 };
 use trouble::Trouble;
@@ -139,7 +139,7 @@ pub async fn write(
     let generation = installation.metadata.generation;
     let rollout = context.rollouts.or(&installation.name_any(), before.rollout.as_ref());
     let mut findings = report.findings;
-    rollout::mention(&mut findings, rollout.as_ref());
+    mention(&mut findings, rollout.as_ref());
     let status = MeshInstallationStatus {
         observed_generation: generation,
         version: report.version,

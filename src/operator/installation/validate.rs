@@ -6,8 +6,8 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::Error;
 pub use super::dereference::Inputs;
+use super::{Error, handover};
 use crate::{
     api::meshwright::{
         Autoscaling, DisruptionBudget, Gateway, MeshInstallation, MeshInstallationSpec,
@@ -102,7 +102,7 @@ pub fn validate(
     inputs: Inputs,
     platform: &Platform,
 ) -> Result<Validated, Error> {
-    let Inputs { installations, webhook_ca, operator_role } = inputs;
+    let Inputs { installations, selected, webhook_ca, operator_role } = inputs;
     let found = installation::check(installation, installations.iter().map(AsRef::as_ref));
     let (errors, warnings): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|finding| finding.severity == Severity::Error);
@@ -111,7 +111,7 @@ pub fn validate(
     if !fatal.is_empty() {
         return Err(Error::Invalid(fatal.into_iter().chain(problems).collect()));
     }
-    let inputs = Inputs { installations, webhook_ca, operator_role };
+    let inputs = Inputs { installations, selected, webhook_ca, operator_role };
     let mut valid = unchecked(installation, inputs, platform);
     let mut positions = 0..;
     valid.gateways.retain(|_| {
@@ -123,22 +123,24 @@ pub fn validate(
 
 /// As it would be built if it were valid, wherever the operator runs.
 pub(super) fn rehearsal(installation: &MeshInstallation) -> Validated {
-    let inputs =
-        Inputs { installations: Vec::new(), webhook_ca: String::new(), operator_role: None };
+    let inputs = Inputs::default();
     let namespace = "meshwright-system".to_owned();
     let platform = Images::default().platform(namespace, WebhookEndpoint::Service);
     unchecked(installation, inputs, &platform)
 }
 
 fn unchecked(installation: &MeshInstallation, inputs: Inputs, platform: &Platform) -> Validated {
-    let Inputs { installations, webhook_ca, operator_role } = inputs;
+    let Inputs { installations, selected, webhook_ca, operator_role } = inputs;
     let spec = installation.spec.resolved();
     let owner = installation.controller_owner_ref(&()).unwrap_or_default();
     let gateways = gateways(&spec, platform);
     Validated {
         name: installation.name_any(),
         revision: spec.revision.clone(),
-        tags: names::tags(installation, installations.iter().map(AsRef::as_ref)),
+        tags: Tags {
+            kept: handover::kept(installation, &installations, &selected),
+            ..names::tags(installation, installations.iter().map(AsRef::as_ref))
+        },
         version: platform.version(&spec.version).to_owned(),
         profile: spec.profile,
         istio_labels: spec.compatibility.istio_labels,

@@ -11,11 +11,11 @@ use k8s_openapi::{
 use kube::{CustomResourceExt, ResourceExt};
 use serde_json::Value;
 
-use super::{fleet, names, read, unknown};
+use super::{fleet, names, neighbours, read, unknown};
 use crate::{
     api::meshwright::{Gateway, Injection, MeshInstallation, Proxy, Redirection, Resources},
     diagnostic::{Diagnostic, ObjectRef},
-    operator::gateway_workload::RESERVED_PORTS,
+    operator::{gateway_workload::RESERVED_PORTS, version},
     webhook::inject::{
         Options, check, container,
         decide::{KUBERNETES_NAMESPACES, selector},
@@ -61,6 +61,8 @@ pub fn check<'a>(
     let spec = &installation.spec;
     let others: Vec<_> = others.collect();
     findings.found = names::check(&findings.about, installation, &others);
+    findings.found.extend(neighbours::check(&findings.about, installation, &others));
+    findings.found.extend(version::check(&findings.about, &spec.version));
     findings.taken(installation, others.into_iter());
     findings.selectors(&spec.injection);
     match spec.proxy.certificate_lifetime() {

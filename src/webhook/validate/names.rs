@@ -1,5 +1,10 @@
 //! The names under which namespaces and pods choose an installation: its revision and its tags. Each
-//! belongs to one installation, the oldest that has it.
+//! belongs to one installation at any time: the oldest of those that have it and stay. One that is
+//! being deleted keeps only the names that nobody else asks for.
+//!
+//! So a tag moves by one change of one object. The next revision lists the tag already and waits; it
+//! has it as soon as the older one takes it out of its `spec.tags`, and the older one has it back as
+//! soon as it is written there again.
 
 use std::collections::BTreeSet;
 
@@ -20,6 +25,9 @@ pub struct Tags {
     /// In force as soon as this other installation gives them up: (tag, its name). So a tag moves
     /// from one revision to another without a moment in which it belongs to none.
     pub waiting: Vec<(String, String)>,
+    /// Given up, and selected by the webhook until this other installation's webhook does: (name, its
+    /// name). Known to whoever looks at the cluster, so empty in what [`tags`] gives.
+    pub kept: Vec<(String, String)>,
 }
 
 /// Which of an installation's tags are in force.
@@ -27,15 +35,35 @@ pub fn tags<'a>(
     installation: &MeshInstallation,
     all: impl Iterator<Item = &'a MeshInstallation>,
 ) -> Tags {
-    let older: Vec<_> = all.filter(|other| is_older(other, installation)).collect();
+    let all: Vec<_> = all.collect();
     let mut tags = Tags::default();
     for tag in &installation.spec.tags {
-        match older.iter().find(|other| has(other, tag)) {
+        let first = holder(tag, all.iter().copied().chain([installation]));
+        match first.filter(|holder| holder.name_any() != installation.name_any()) {
             Some(holder) => tags.waiting.push((tag.clone(), holder.name_any())),
             None => tags.held.push(tag.clone()),
         }
     }
     tags
+}
+
+/// The one installation that a name belongs to.
+pub fn holder<'a>(
+    name: &str,
+    all: impl Iterator<Item = &'a MeshInstallation>,
+) -> Option<&'a MeshInstallation> {
+    all.filter(|installation| has(installation, name)).min_by_key(|one| precedence(one))
+}
+
+/// Who comes first has the name. One that is not stored yet has no age and is the youngest.
+fn precedence(installation: &MeshInstallation) -> impl Ord + use<> {
+    let born = installation.creation_timestamp().map(|time| time.0);
+    (is_leaving(installation), born.is_none(), born, installation.name_any())
+}
+
+/// Whether somebody has deleted it and it is on its way out.
+pub fn is_leaving(installation: &MeshInstallation) -> bool {
+    installation.metadata.deletion_timestamp.is_some()
 }
 
 /// What is wrong with the names. A name that somebody else has is an error for a revision, which
@@ -47,8 +75,12 @@ pub(super) fn check(
 ) -> Vec<Diagnostic> {
     let revision = &installation.spec.revision;
     let mut found = Vec::new();
-    for other in others.iter().filter(|other| is_older(other, installation) && has(other, revision))
-    {
+    // The objects of a revision are still there while it is on its way out; its tags are free.
+    let in_the_way = |other: &&&MeshInstallation| {
+        is_older(other, installation)
+            && (other.spec.revision == *revision || !is_leaving(other) && has(other, revision))
+    };
+    for other in others.iter().filter(in_the_way) {
         let name = other.name_any();
         let message = if other.spec.revision == *revision {
             format!("MeshInstallation {name} has revision {revision} already: choose another")
@@ -98,8 +130,8 @@ pub(super) fn is_older(other: &MeshInstallation, than: &MeshInstallation) -> boo
         && (than.creation_timestamp().is_none() || age(other) < age(than))
 }
 
-fn has(installation: &MeshInstallation, name: &String) -> bool {
-    installation.spec.revision == *name || installation.spec.tags.contains(name)
+fn has(installation: &MeshInstallation, name: &str) -> bool {
+    installation.spec.revision == name || installation.spec.tags.iter().any(|tag| tag == name)
 }
 
 fn is_label_value(text: &str) -> bool {
@@ -167,6 +199,35 @@ mod tests {
         // The old one gives it up.
         let old = installation("old", 9, "v1", &[]);
         assert_eq!(tags(&new, [&old, &new].into_iter()).held, ["stable", "canary"]);
+    }
+
+    #[test]
+    fn one_change_moves_a_tag_and_one_change_moves_it_back() {
+        let new = installation("new", 1, "v2", &["stable"]);
+        let holds = |old_tags: &[&str]| {
+            let old = installation("old", 9, "v1", old_tags);
+            holder("stable", [&new, &old].into_iter()).unwrap().name_any()
+        };
+        assert_eq!(holds(&["stable"]), "old");
+        assert_eq!(holds(&[]), "new");
+        assert_eq!(holds(&["stable"]), "old");
+    }
+
+    #[test]
+    fn who_is_being_deleted_gives_way() {
+        let mut old = installation("default", 9, "default", &["stable"]);
+        old.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        let heir = installation("heir", 1, "v2", &["default"]);
+        let all = || [&old, &heir].into_iter();
+        assert_eq!(tags(&heir, all()).held, ["default"]);
+        assert_eq!(holder("default", all()).unwrap().name_any(), "heir");
+        assert_eq!(holder("stable", all()).unwrap().name_any(), "default", "nobody else asks");
+        let again = installation("again", 0, "default", &[]);
+        assert_eq!(
+            problems(&again, &[&old, &again]),
+            ["spec.revision Error RevisionTaken"],
+            "its objects are still there"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use k8s_openapi::api::rbac::v1::{
 
 use super::{Validated, metadata};
 use crate::{
+    control_plane::LEASE,
     operator::objects::{Objects, Prepared},
     webhook::inject::container::ROOT_CONFIG_MAP,
 };
@@ -42,7 +43,7 @@ pub(super) fn build(valid: &Validated, objects: &mut Objects<Prepared>) {
         role_ref: role("ClusterRole"),
         subjects: subjects(),
     });
-    objects.roles.push(Role { metadata: local(), rules: Some(namespace_rules(&valid.revision)) });
+    objects.roles.push(Role { metadata: local(), rules: Some(namespace_rules()) });
     objects.role_bindings.push(RoleBinding {
         metadata: local(),
         role_ref: role("Role"),
@@ -96,19 +97,14 @@ fn cluster_rules() -> Vec<PolicyRule> {
 }
 
 /// In the namespace of the control plane alone.
-fn namespace_rules(revision: &str) -> Vec<PolicyRule> {
+fn namespace_rules() -> Vec<PolicyRule> {
     vec![
         // The CA's key. A name cannot be asked for before it exists, so making it is a rule of its own.
         rule(&[""], &["secrets"], &["create"]),
         named(&[""], &["secrets"], &["get"], &["meshwright-ca"]),
-        // Which replica writes status.
+        // Which replica, of all revisions, writes status.
         rule(&["coordination.k8s.io"], &["leases"], &["create"]),
-        named(
-            &["coordination.k8s.io"],
-            &["leases"],
-            &["get", "update"],
-            &[&format!("meshwright-control-plane-{revision}")],
-        ),
+        named(&["coordination.k8s.io"], &["leases"], &["get", "update"], &[LEASE]),
     ]
 }
 

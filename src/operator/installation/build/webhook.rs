@@ -16,7 +16,7 @@ use kube::api::ObjectMeta;
 
 use super::{Validated, metadata};
 use crate::{
-    api::meshwright::labels::{DEFAULT_REVISION, MANAGED_BY, MANAGER},
+    api::meshwright::labels::{DEFAULT_REVISION, MANAGED_BY, MANAGER, NAMES},
     operator::platform::{OPERATOR, WebhookEndpoint},
     webhook::inject::decide::{Brand, KUBERNETES_NAMESPACES},
 };
@@ -31,12 +31,25 @@ type Requirements = Vec<LabelSelectorRequirement>;
 pub fn injector(valid: &Validated) -> MutatingWebhookConfiguration {
     let name = format!("meshwright-injector-{}", valid.revision);
     let brands = Brand::recognized(valid.istio_labels);
+    // Other installations read here which names they need not select any more.
+    let mut metadata = metadata(valid, &name, None, &valid.webhook.owner);
+    metadata.annotations = Some([(NAMES.to_owned(), names(valid).join(","))].into());
     MutatingWebhookConfiguration {
-        metadata: metadata(valid, &name, None, &valid.webhook.owner),
+        metadata,
         webhooks: Some(
             (0..brands.len()).flat_map(|at| brand_webhooks(valid, brands, at)).collect(),
         ),
     }
+}
+
+/// The revision and its tags, and what another installation is about to take over.
+fn names(valid: &Validated) -> Vec<&str> {
+    let kept = valid.tags.kept.iter().map(|(name, _)| name);
+    std::iter::once(&valid.revision)
+        .chain(&valid.tags.held)
+        .chain(kept)
+        .map(String::as_str)
+        .collect()
 }
 
 /// The selections of the brand at this position: by namespaces on which no stronger brand says
@@ -51,8 +64,7 @@ fn brand_webhooks(valid: &Validated, brands: &[Brand], at: usize) -> Vec<Mutatin
         .flat_map(|brand| [absent(brand.revision), is_not(brand.inject, "true")])
         .collect();
 
-    let names: Vec<_> =
-        std::iter::once(&valid.revision).chain(&valid.tags.held).map(String::as_str).collect();
+    let names = names(valid);
     let by_name = is_one_of(brand.revision, &names);
     let not_refused = if brand.injection_wins {
         absent(brand.injection)
@@ -122,7 +134,8 @@ pub fn validator(
     ca: &str,
     owner: Option<OwnerReference>,
 ) -> ValidatingWebhookConfiguration {
-    let changes = &["CREATE", "UPDATE"];
+    let (changes, removals) = (&["CREATE", "UPDATE"], &["DELETE"]);
+    let installations = &["meshinstallations"];
     let webhook = |name: &str, rules: Vec<RuleWithOperations>| ValidatingWebhook {
         name: name.to_owned(),
         admission_review_versions: vec!["v1".to_owned()],
@@ -144,7 +157,13 @@ pub fn validator(
         webhooks: Some(vec![
             webhook(
                 "installation.validate.meshwright.dev",
-                vec![rule(&["meshwright.dev"], &["*"], &["meshinstallations"], changes, "Cluster")],
+                vec![rule(&["meshwright.dev"], &["*"], installations, changes, "Cluster")],
+            ),
+            // Open as well: without an operator nobody could remove what it left. It asks the same
+            // question again before it takes the control plane away.
+            webhook(
+                "removal.validate.meshwright.dev",
+                vec![rule(&["meshwright.dev"], &["*"], installations, removals, "Cluster")],
             ),
             webhook(
                 "istio.validate.meshwright.dev",

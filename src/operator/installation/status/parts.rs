@@ -116,16 +116,16 @@ fn tags(facts: &Facts<'_>, tags: &Tags) -> Finding {
     if facts.applied.mutating_webhooks.is_empty() {
         return Finding::new(KIND, false, "Missing", "the injection webhook is not registered");
     }
-    if tags.waiting.is_empty() {
+    let waiting = tags.waiting.iter();
+    let waiting = waiting.map(|(tag, holder)| format!("{tag} waits for {holder} to give it up"));
+    let kept = tags.kept.iter();
+    let kept = kept.map(|(name, heir)| format!("{name} is served from here until {heir} has it"));
+    let notes: Vec<_> = waiting.chain(kept).collect();
+    if notes.is_empty() {
         return Finding::new(KIND, true, "Registered", "the API server sends pods for injection");
     }
-    let waiting: Vec<_> = tags
-        .waiting
-        .iter()
-        .map(|(tag, holder)| format!("{tag} (until {holder} gives it up)"))
-        .collect();
-    let message = format!("not in force yet: {}", waiting.join(", "));
-    Finding::new(KIND, true, "TagsWaiting", message)
+    let reason = if tags.waiting.is_empty() { "NamesLeaving" } else { "TagsWaiting" };
+    Finding::new(KIND, true, reason, notes.join("; "))
 }
 
 impl Part {
