@@ -13,7 +13,7 @@ use crate::{
     api::{
         gateway::{GATEWAY_NAME_LABEL, Gateway, listener::Listener, name_label},
         meshwright::{
-            Autoscaling, ObjectPatch, PatchedKind, Profile, ServiceType,
+            ObjectPatch, PatchedKind, Profile, ServiceType,
             labels::{GATEWAY, MANAGED_BY, MANAGER},
         },
     },
@@ -240,7 +240,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::meshwright::PartialObject;
+    use crate::api::meshwright::{Autoscaling, PartialObject};
 
     fn gateway(spec: &Value) -> Gateway {
         serde_json::from_value(json!({
