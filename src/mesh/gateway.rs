@@ -293,6 +293,7 @@ spec: {ports: [{port: 80}]}
 
     fn selected(name: &str, addresses: &str) -> Labels {
         let object: Gateway = serde_json::from_value(serde_json::json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
             "metadata": {"name": name, "namespace": "shop"}, "spec": {},
         }))
         .unwrap();

@@ -240,7 +240,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::meshwright::PartialObject;
+    use crate::api::meshwright::{Autoscaling, PartialObject};
 
     fn gateway(spec: &Value) -> Gateway {
         serde_json::from_value(json!({
