@@ -13,6 +13,7 @@ mod collector;
 mod demo;
 mod destinations;
 mod dns;
+mod fleet;
 mod gateway;
 mod identity;
 mod installation;
@@ -43,6 +44,7 @@ pub struct Scenario {
 pub fn all() -> Vec<Scenario> {
     vec![
         Scenario { name: "installation", run: installation::shows_its_state },
+        Scenario { name: "fleet", run: fleet::is_known },
         Scenario { name: "bad-installation", run: bad_input::invalid_installation_is_refused },
         Scenario { name: "bad-review", run: bad_input::malformed_review_gets_an_error },
         Scenario { name: "bad-routes", run: bad_input::routes_to_nowhere_say_so },

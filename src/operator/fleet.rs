@@ -34,9 +34,14 @@ use kube::{
 use tokio::sync::watch;
 
 pub use self::{image::Wanted, metrics::Metrics, proxy::Proxy, summary::Summary};
-use self::{pod::InjectedPod, reports::Reports, summary::summarize, table::Table};
+use self::{
+    pod::InjectedPod,
+    reports::{Reports, Source},
+    summary::summarize,
+    table::Table,
+};
 use super::context::Context;
-use crate::api::meshwright::labels::REVISION;
+use crate::{api::meshwright::labels::REVISION, control_plane::report::Line};
 
 /// A rollout changes many pods; what is made of the fleet is for people to read.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -166,6 +171,16 @@ impl Fleet {
         let damaged = self.newly_damaged(&event);
         self.change(|known| known.table.see(event));
         damaged
+    }
+
+    /// These are the control planes now, with their revisions.
+    pub fn set_sources<'a>(&self, sources: impl Iterator<Item = (&'a Source, &'a str)>) {
+        self.change(|known| known.reports.set_sources(sources));
+    }
+
+    /// A control plane says something.
+    pub fn hear(&self, source: &Source, line: Line) {
+        self.change(|known| known.reports.hear(source, line));
     }
 
     fn newly_damaged(&self, event: &watcher::Event<InjectedPod>) -> Option<(InjectedPod, String)> {

@@ -15,7 +15,8 @@ pub struct MeshInstallationStatus {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
     /// `Ready`, `Progressing`, `Degraded`, and one for each part: `ControlPlaneReady`,
-    /// `GatewaysReady`, `WebhookReady`, `ProxiesReady`, `DefinitionsReady`.
+    /// `GatewaysReady`, `WebhookReady`, `ProxiesReady`, `ProxiesSupported` (whether each proxy's version
+    /// goes with its control plane's), `DefinitionsReady`.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -32,7 +33,8 @@ pub struct MeshInstallationStatus {
     pub certificates: Vec<CertificateStatus>,
 }
 
-/// How many proxies a revision has.
+/// How many proxies a revision has. Counts settle for a moment before they are written, and do not
+/// change more often than every few seconds.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProxyCount {
@@ -40,11 +42,11 @@ pub struct ProxyCount {
     pub total: i32,
     /// Those of them that are ready.
     pub ready: i32,
-    /// Those that run the version that is in force.
+    /// Those that run the image that they would get if they were injected now.
     pub current: i32,
     /// Those that run another.
     pub outdated: i32,
-    /// Those that refuse a part of their configuration.
+    /// Those that refuse a part of their configuration and keep the last one that they accepted.
     pub rejected: i32,
     /// `READY/TOTAL`, for the column of `kubectl get`.
     pub summary: String,
@@ -111,6 +113,7 @@ pub struct RolloutStatus {
 pub struct CertificateStatus {
     /// `root`, `issuer`, `webhook`, or `proxies` for the first of all proxies' to end.
     pub name: String,
-    /// When it ends, in RFC 3339.
+    /// When it ends, in RFC 3339; for `proxies` a twenty-fourth of a certificate's life earlier at most,
+    /// because some certificate of a large fleet is always being renewed.
     pub not_after: String,
 }

@@ -177,9 +177,7 @@ impl Listeners {
             keep
         });
         let sources: Vec<_> = wanted.iter().map(|c| (c.source(), c.revision.clone())).collect();
-        self.fleet.change(|known| {
-            known.reports.set_sources(sources.iter().map(|(s, revision)| (s, revision.as_str())));
-        });
+        self.fleet.set_sources(sources.iter().map(|(s, revision)| (s, revision.as_str())));
         for control_plane in wanted {
             if !self.running.contains_key(control_plane) {
                 let task =
@@ -198,7 +196,7 @@ async fn listen(control_plane: ControlPlane, credentials: Arc<Credentials>, flee
         let mut heard = false;
         let hear = |line| {
             heard = true;
-            fleet.change(|known| known.reports.hear(&source, line));
+            fleet.hear(&source, line);
         };
         let ended = connection::listen(&control_plane, &credentials, hear).await;
         if heard {
