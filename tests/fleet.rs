@@ -3,7 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use envoy_types::pb::{
@@ -52,7 +61,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{
+    Code, Streaming,
+    transport::{Channel, Endpoint},
+};
 
 const SERVER: &str = "meshwright-control-plane.meshwright-system.svc";
 const SYSTEM: &str = "meshwright-system";
@@ -124,18 +136,16 @@ struct Envoy {
     responses: Streaming<DeltaDiscoveryResponse>,
 }
 
-fn tls(authority: &Authority, identity: Option<&str>) -> ClientConfig {
+fn tls(authority: &Authority, validity: Validity) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for root in authority.roots() {
         roots.add(root.clone()).unwrap();
     }
     let builder = ClientConfig::builder().with_root_certificates(roots);
-    let Some(identity) = identity else { return builder.with_no_client_auth() };
     let key = KeyPair::generate().unwrap();
     let request = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-    let day = std::time::Duration::from_hours(24);
-    let validity = Validity::starting(OffsetDateTime::now_utc(), day);
-    let (serial, identity) = (Serial::random().unwrap(), identity.parse().unwrap());
+    let identity = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    let serial = Serial::random().unwrap();
     let leaf = ca::issue(&request, &identity, serial, validity, authority).unwrap();
     let chain = certificates_in_pem(&leaf, "the leaf").unwrap();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
@@ -144,21 +154,35 @@ fn tls(authority: &Authority, identity: Option<&str>) -> ClientConfig {
     config
 }
 
+/// Counts its connections.
+async fn channel(
+    address: SocketAddr,
+    config: ClientConfig,
+    connections: Arc<AtomicUsize>,
+) -> Channel {
+    let connector = TlsConnector::from(Arc::new(config));
+    let connect = tower::service_fn(move |_| {
+        connections.fetch_add(1, Ordering::Relaxed);
+        let connector = connector.clone();
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            let name = SERVER.try_into().unwrap();
+            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
+        }
+    });
+    let endpoint = Endpoint::from_static("http://control-plane.test");
+    endpoint.connect_with_connector(connect).await.unwrap()
+}
+
 impl Envoy {
     /// Connects and takes its clusters.
     async fn connect(address: SocketAddr, authority: &Authority, pod: &str) -> Self {
-        let identity = "spiffe://cluster.local/ns/shop/sa/web";
-        let connector = TlsConnector::from(Arc::new(tls(authority, Some(identity))));
-        let connect = tower::service_fn(move |_| {
-            let connector = connector.clone();
-            async move {
-                let stream = TcpStream::connect(address).await?;
-                let name = SERVER.try_into().unwrap();
-                Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
-            }
-        });
-        let endpoint = Endpoint::from_static("http://control-plane.test");
-        let channel = endpoint.connect_with_connector(connect).await.unwrap();
+        let day = Validity::starting(OffsetDateTime::now_utc(), Duration::from_hours(24));
+        let channel = channel(address, tls(authority, day), Arc::default()).await;
+        Self::on(channel, pod).await
+    }
+
+    async fn on(channel: Channel, pod: &str) -> Self {
         let (requests, stream) = mpsc::unbounded_channel();
         let text = |text: &str| ProtoValue { kind: Some(Kind::StringValue(text.to_owned())) };
         let fields = [
@@ -294,7 +318,7 @@ fn context(client: Client, token: Option<&Path>) -> Arc<Context> {
 async fn until(context: &Context, is_so: impl Fn(&Summary) -> bool) -> Arc<Summary> {
     let mut summaries = context.fleet.summaries();
     let waiting = summaries.wait_for(|all| all.get("default").is_some_and(|s| is_so(s)));
-    let found = tokio::time::timeout(std::time::Duration::from_secs(60), waiting).await;
+    let found = tokio::time::timeout(Duration::from_secs(60), waiting).await;
     match found {
         Ok(all) => all.unwrap()["default"].clone(),
         Err(_) => panic!("at the end: {:#?}", context.fleet.summaries().borrow()),
@@ -406,4 +430,22 @@ async fn without_a_token_pods_are_counted_all_the_same() {
     let summary = until(&context, |s| s.count.total == 1).await;
     assert_eq!((summary.count.current, summary.states.unknown), (1, 1));
     assert!(summary.findings()[0].message.contains("--token-file"));
+}
+
+/// Envoy would open a new stream on the connection that it has, with the certificate that it had.
+#[tokio::test]
+async fn a_stream_ends_with_its_connection_before_the_certificate_does() {
+    let authority = authority();
+    let running = control_plane(&authority).await;
+    // Of its 121 seconds (two minutes are for clocks that differ) 84 are over.
+    let start = OffsetDateTime::now_utc() + Duration::from_secs(36);
+    let config = tls(&authority, Validity::starting(start, Duration::from_secs(1)));
+    let connections = Arc::new(AtomicUsize::new(0));
+    let channel = channel(running.address, config, connections.clone()).await;
+    let mut envoy = Envoy::on(channel.clone(), "web-0").await;
+    envoy.answer(None).await;
+    let ended = envoy.responses.message().await.unwrap_err();
+    assert_eq!((ended.code(), connections.load(Ordering::Relaxed)), (Code::Unavailable, 1));
+    Envoy::on(channel, "web-0").await.answer(None).await;
+    assert_eq!(connections.load(Ordering::Relaxed), 2);
 }

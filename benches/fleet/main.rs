@@ -26,8 +26,12 @@ use futures::{StreamExt, stream};
 use http::{Request, Response};
 use kube::{Client, client::Body, runtime::watcher::Event};
 use meshwright::{
+    api::meshwright::{MeshInstallation, MeshInstallationSpec},
     control_plane::report::{Line, Report, State},
-    operator::fleet::{self, Fleet, Wanted},
+    operator::{
+        fleet::{self, Fleet, Wanted},
+        platform::{Images, WebhookEndpoint},
+    },
     watch::Key,
 };
 
@@ -70,7 +74,11 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     phase.end(&mut out, &format!("{} changes", args.pods * args.rounds))?;
     reports(&fleet, args.pods);
     phase.end(&mut out, "reports of all heard")?;
-    let wanted = || Wanted { image: pods::IMAGE.to_owned(), ..Wanted::default() };
+    let mut installation = MeshInstallation::new("default", MeshInstallationSpec::default());
+    pods::IMAGE.clone_into(&mut installation.spec.proxy.image);
+    let platform =
+        Images::default().platform("meshwright-system".to_owned(), WebhookEndpoint::Service);
+    let wanted = || Wanted::of(&installation, &platform);
     for _ in 0..100 {
         let summary = fleet.summary("default", wanted());
         anyhow::ensure!(summary.is_some_and(|s| s.count.total as usize == args.pods));

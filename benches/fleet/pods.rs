@@ -12,10 +12,12 @@ pub fn names(number: usize) -> (String, String) {
 
 /// `from` to `to` of `count` pods.
 pub fn page(from: usize, to: usize, count: usize) -> String {
-    let items: Vec<Value> = (from..to).map(|number| pod(number, 1)).collect();
+    // Not as one value: that would take more memory than what is measured.
+    let items: Vec<String> = (from..to).map(|number| pod(number, 1).to_string()).collect();
     let next = if to < count { to.to_string() } else { String::new() };
     let metadata = json!({"resourceVersion": "1000", "continue": next});
-    json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items}).to_string()
+    let items = items.join(",");
+    format!(r#"{{"kind":"PodList","apiVersion":"v1","metadata":{metadata},"items":[{items}]}}"#)
 }
 
 /// A line of a watch.
@@ -28,6 +30,13 @@ fn pod(number: usize, version: usize) -> Value {
     let (namespace, name) = names(number);
     let workload = name.rsplitn(3, '-').last().unwrap_or_default().to_owned();
     let ready = if version.is_multiple_of(7) { "False" } else { "True" };
+    let condition = |kind: &str| {
+        json!({
+            "type": kind, "status": if kind == "Ready" { ready } else { "True" },
+            "lastProbeTime": null, "lastTransitionTime": "2026-11-21T10:00:05Z",
+        })
+    };
+    let conditions = ["Initialized", "Ready", "ContainersReady", "PodScheduled"].map(condition);
     json!({
         "kind": "Pod", "apiVersion": "v1",
         "metadata": {
@@ -66,10 +75,7 @@ fn pod(number: usize, version: usize) -> Value {
         },
         "status": {
             "phase": "Running", "podIP": "10.0.0.1", "hostIP": "192.168.0.1", "qosClass": "Burstable",
-            "conditions": ["Initialized", "Ready", "ContainersReady", "PodScheduled"].map(|kind| json!({
-                "type": kind, "status": if kind == "Ready" { ready } else { "True" },
-                "lastProbeTime": null, "lastTransitionTime": "2026-11-21T10:00:05Z",
-            })),
+            "conditions": conditions,
             "containerStatuses": [{
                 "name": "app", "ready": true, "restartCount": 0, "started": true,
                 "image": "registry.example.com/team/app:7",

@@ -18,7 +18,7 @@ use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
@@ -61,6 +61,17 @@ pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
 /// The client's address, in the extensions of each of its requests.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddress(pub SocketAddr);
+
+/// Ends the connection that a request came by, in the extensions of each request: no new one is taken,
+/// those under way are answered. The client comes back with a handshake.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionEnd(Arc<Notify>);
+
+impl ConnectionEnd {
+    pub fn begin(&self) {
+        self.0.notify_one();
+    }
+}
 
 /// Serves `router` over TLS until `shutdown`, then lets streams end for a few seconds.
 pub async fn serve(
@@ -149,8 +160,11 @@ async fn http<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let end = ConnectionEnd::default();
+    let asked = end.clone();
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(certificates.clone());
+        request.extensions_mut().insert(end.clone());
         request.extensions_mut().insert(PeerAddress(peer));
         router.clone().call(request)
     });
@@ -165,7 +179,12 @@ async fn http<S>(
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = async { drop(stopped.wait_for(|stop| *stop).await) } => {
+        () = async {
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => {}
+                () = asked.0.notified() => {}
+            }
+        } => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

@@ -26,7 +26,7 @@ use tonic::codec::Streaming;
 use tonic_prost::ProstDecoder;
 
 use super::{Memo, Rejection, ResourceType, Variant, View, wire::Encoder};
-use crate::runtime::tls::PeerCertificates;
+use crate::runtime::tls::{ConnectionEnd, PeerCertificates};
 
 /// Whoever makes the configuration.
 pub trait Source: Send + Sync + 'static {
@@ -46,7 +46,7 @@ pub trait Proxy: Send + 'static {
     fn sent(&mut self, kind: ResourceType, bytes: usize);
     /// The client has acknowledged or refused everything that it was sent.
     fn settled(&mut self);
-    /// When the stream shall end so that the client comes back with a newer certificate.
+    /// When stream and connection shall end, so that the client comes back with a newer certificate.
     fn reconnect_at(&self) -> Option<Instant> {
         None
     }
@@ -152,7 +152,8 @@ fn serve<M: stream::Incoming>(server: &Server, request: Request, variant: Varian
     };
     let decoder = ProstDecoder::<M>::default();
     let requests = Streaming::new_request(decoder, body, None, Some(MAX_REQUEST));
-    let stream = stream::Stream::new(server.clone(), requests, peer, variant);
+    let end = parts.extensions.get::<ConnectionEnd>().cloned().unwrap_or_default();
+    let stream = stream::Stream::new(server.clone(), requests, peer, variant, end);
     let mut response = Response::new(Body::new(stream.into_body()));
     let grpc = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(header::CONTENT_TYPE, grpc);

@@ -4,7 +4,7 @@
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Collected, Empty, Limited};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -146,11 +146,11 @@ async fn exchange(
     let listening = async {
         let answer = timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
         let response = answer.map_err(|_| Error::Silent(ANSWER_TIMEOUT))?.map_err(Error::Lost)?;
-        let (head, body) = response.into_parts();
-        if head.status == StatusCode::OK {
+        let (parts, body) = response.into_parts();
+        if parts.status == StatusCode::OK {
             read(body, hear).await
         } else {
-            Err(refusal(head.status, body).await)
+            Err(refusal(parts.status, body).await)
         }
     };
     tokio::select! {
@@ -162,7 +162,7 @@ async fn exchange(
 
 async fn refusal(status: StatusCode, body: Incoming) -> Error {
     let read = timeout(ANSWER_TIMEOUT, Limited::new(body, LONGEST_REFUSAL).collect()).await;
-    let bytes = read.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
+    let bytes = read.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
     Error::Refused { status, sentence: String::from_utf8_lossy(&bytes).trim().to_owned() }
 }
 

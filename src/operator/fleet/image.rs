@@ -140,7 +140,7 @@ mod tests {
         Wanted::of(&MeshInstallation::new("default", spec), &platform)
     }
 
-    fn pin(annotations: Value) -> Option<Pin> {
+    fn pin(annotations: &Value) -> Option<Pin> {
         let pod = json!({"metadata": {"annotations": annotations}});
         Pin::of(&serde_json::from_value(pod).unwrap())
     }
@@ -154,17 +154,17 @@ mod tests {
         assert_eq!(own.image(None), "mirror.test/proxy:7");
         assert!(own.is_current("mirror.test/proxy:7", None));
         assert!(!own.is_current("registry.test/mesh/meshwright-proxy:1.3.0", None));
-        assert_eq!(pin(json!({"prometheus.io/scrape": "true"})), None);
+        assert_eq!(pin(&json!({"prometheus.io/scrape": "true"})), None);
     }
 
     #[test]
     fn an_image_that_the_pod_asks_for_is_the_right_one() {
         let wanted = wanted(json!({}));
-        let image = |annotations| wanted.image(pin(annotations).as_ref()).into_owned();
+        let image = |annotations: Value| wanted.image(pin(&annotations).as_ref()).into_owned();
         let own = json!({"meshwright.dev/proxy-image": "other.test/proxy:2"});
         assert_eq!(image(own.clone()), "other.test/proxy:2");
-        assert!(wanted.is_current("other.test/proxy:2", pin(own.clone()).as_ref()));
-        assert!(!wanted.is_current(&wanted.image, pin(own).as_ref()));
+        assert!(wanted.is_current("other.test/proxy:2", pin(&own).as_ref()));
+        assert!(!wanted.is_current(&wanted.image, pin(&own).as_ref()));
         // The last part alone keeps the rest.
         let part = json!({"meshwright.dev/proxy-image": "proxy-debug"});
         assert_eq!(image(part), "registry.test/mesh/proxy-debug:1.3.0");
@@ -172,13 +172,13 @@ mod tests {
         assert_eq!(image(istio), "other.test/proxy:3");
         let overrides = |image: &str| json!({labels::OVERRIDES: json!({PROXY_CONTAINER: {"image": image}}).to_string()});
         assert_eq!(image(overrides("pinned.test/proxy:4")), "pinned.test/proxy:4");
-        assert_eq!(pin(overrides("auto")), None);
+        assert_eq!(pin(&overrides("auto")), None);
     }
 
     #[test]
     fn istios_annotation_counts_only_where_istios_names_do() {
         let wanted = wanted(json!({"compatibility": {"istioLabels": false}}));
-        let istio = pin(json!({"sidecar.istio.io/proxyImage": "other.test/proxy:3"}));
+        let istio = pin(&json!({"sidecar.istio.io/proxyImage": "other.test/proxy:3"}));
         assert_eq!(wanted.image(istio.as_ref()), wanted.image);
     }
 

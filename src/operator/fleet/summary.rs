@@ -80,7 +80,7 @@ pub(super) fn summarize(known: &Known, revision: &str, wanted: Wanted) -> Summar
     let said = known.reports.version(revision);
     let control_plane = said.or_else(|| wanted.version.parse().ok());
     let doubt = known.doubt(revision);
-    let mut summary = Summary { control_plane, wanted, ..Summary::default() };
+    let mut summary = Summary { wanted, control_plane, ..Summary::default() };
     let (mut name, mut first_end) = (String::new(), None::<Timestamp>);
     for (_, record) in known.table.records().filter(|(_, r)| &*r.revision == revision) {
         name.clear();

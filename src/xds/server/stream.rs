@@ -16,9 +16,12 @@ use tokio::{sync::watch, time::Instant};
 use tonic::{Status, codec::Streaming};
 
 use super::{Peer, Proxy, Server};
-use crate::xds::{
-    Request, Session, Variant,
-    session::{Outcome, Response},
+use crate::{
+    runtime::tls::ConnectionEnd,
+    xds::{
+        Request, Session, Variant,
+        session::{Outcome, Response},
+    },
 };
 
 /// A request message of either variant.
@@ -45,6 +48,7 @@ pub(super) struct Stream<M> {
     session: Session,
     /// From the first request on, which names the node.
     connected: Option<Connected>,
+    connection: ConnectionEnd,
     frames: VecDeque<Frame<Bytes>>,
     ended: bool,
 }
@@ -68,10 +72,19 @@ impl<M: Incoming> Stream<M> {
         requests: Streaming<M>,
         peer: Peer,
         variant: Variant,
+        connection: ConnectionEnd,
     ) -> Self {
         let session = Session::new(variant, Arc::clone(&server.memo));
-        let frames = VecDeque::new();
-        Self { server, requests, peer, session, connected: None, frames, ended: false }
+        Self {
+            server,
+            requests,
+            peer,
+            session,
+            connected: None,
+            connection,
+            frames: VecDeque::new(),
+            ended: false,
+        }
     }
 
     pub(super) fn into_body(
@@ -127,7 +140,11 @@ impl<M: Incoming> Stream<M> {
                 Ok(()) => Event::Update,
                 Err(_) => Event::End(Status::unavailable("the control plane is stopping")),
             },
-            () = aged => Event::End(Status::unavailable("come back with the renewed certificate")),
+            () = aged => {
+                // A new stream of the same connection would show the same certificate.
+                self.connection.begin();
+                Event::End(Status::unavailable("come back with the renewed certificate"))
+            }
         }
     }
 

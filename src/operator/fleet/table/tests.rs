@@ -6,6 +6,7 @@ use serde_json::json;
 use super::*;
 
 /// One of a few states of one of a few pods.
+#[expect(clippy::struct_excessive_bools, reason = "each varies by itself")]
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     pod: u8,
