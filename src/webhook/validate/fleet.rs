@@ -32,7 +32,7 @@ pub fn problems(policy: &FleetPolicy) -> Vec<Problem> {
             say(field, "InvalidAmount", message.to_owned());
         }
     }
-    if !policy.pause().is_some_and(|pause| pause <= LONGEST) {
+    if policy.pause().is_none_or(|pause| pause > LONGEST) {
         let message = format!("{:?} is not a duration between 0s and 168h", policy.pause);
         say("pause", "InvalidDuration", message);
     }
