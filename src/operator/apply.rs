@@ -88,7 +88,7 @@ applicable!(ClusterResourceScope:
 pub struct Changes(Vec<String>);
 
 impl Changes {
-    fn add(&mut self, key: Key) {
+    fn add(&mut self, key: &Key) {
         self.0.push(key.to_string());
     }
 
@@ -154,7 +154,7 @@ async fn settle<K: Applicable>(
     };
     // Where nothing came of it, nothing is told.
     if live.is_none_or(|live| live.resource_version() != applied.resource_version()) {
-        changes.add(key);
+        changes.add(&key);
     }
     Ok(applied)
 }
@@ -187,7 +187,7 @@ pub async fn orphans<K: Applicable>(
         let key = Key { kind, namespace, name };
         let api = K::api(client, key.namespace.as_deref());
         match api.delete(&key.name, &DeleteParams::background()).await {
-            Ok(_) => changes.add(key),
+            Ok(_) => changes.add(&key),
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => return Err(Error::api("delete", key, error)),
         }

@@ -153,13 +153,9 @@ async fn unreadable(invalid: &InvalidObject, context: &Context) -> Error {
     let error = Error::from(Box::new(invalid.clone()));
     let stored = dereference::stored(&context.client, &name).await;
     let before = stored.ok().flatten().map(|object| previous(&object)).unwrap_or_default();
-    let told = status::failed(&before, &error);
     let installation =
         MeshInstallation { metadata: invalid.metadata.clone(), ..MeshInstallation::default() };
-    if let Err(error) = status::write(context, &installation, &before, told).await {
-        tracing::warn!(%error, "the failure could not be written to the status");
-    }
-    error
+    told(&installation, context, &before, error).await
 }
 
 /// The status as the API server has it.
@@ -174,9 +170,16 @@ fn previous(stored: &DynamicObject) -> MeshInstallationStatus {
 async fn converge(installation: &MeshInstallation, context: &Context) -> Result<Action, Error> {
     let turn = context.turn.lock().await;
     // Needs a client.
-    let observed = dereference(installation, context).await?;
+    let observed = match dereference(installation, context).await {
+        Ok(observed) => observed,
+        Err(error) => {
+            let before = installation.status.clone().unwrap_or_default();
+            return Err(told(installation, context, &before, error.into()).await);
+        }
+    };
     let before = observed.status.clone();
-    let outcome = steps(installation, context, observed).await;
+    // On the heap: it holds all objects of the installation.
+    let outcome = Box::pin(steps(installation, context, observed)).await;
     drop(turn);
     match outcome {
         Ok(outcome) => {
@@ -189,15 +192,23 @@ async fn converge(installation: &MeshInstallation, context: &Context) -> Result<
                 Err(Error::Incomplete(outcome.failures))
             }
         }
-        Err(error) => {
-            // Whoever looks at the object sees why nothing moves; the first error counts.
-            let told = status::failed(&before, &error);
-            if let Err(error) = status::write(context, installation, &before, told).await {
-                tracing::warn!(%error, "the failure could not be written to the status");
-            }
-            Err(error)
-        }
+        Err(error) => Err(told(installation, context, &before, error).await),
     }
+}
+
+/// The error, told in the status: whoever looks at the object sees why nothing moves. The first one
+/// counts.
+async fn told(
+    installation: &MeshInstallation,
+    context: &Context,
+    before: &MeshInstallationStatus,
+    error: Error,
+) -> Error {
+    let report = status::failed(before, &error);
+    if let Err(error) = status::write(context, installation, before, report).await {
+        tracing::warn!(%error, "the failure could not be written to the status");
+    }
+    error
 }
 
 /// Pods that do not come up change nothing that is watched.

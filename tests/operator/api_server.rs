@@ -34,6 +34,8 @@ pub struct State {
     pub forbidden: Vec<String>,
     /// `METHOD path` (a part of it) that is answered with this code and message.
     pub refusals: Vec<(String, u16, String)>,
+    /// Calls, answered or not.
+    pub attempts: usize,
     /// How many more calls are answered; all of them if none is given.
     pub calls_left: Option<usize>,
     /// What each manager applied last, by path and manager.
@@ -152,6 +154,7 @@ impl Selector {
 impl State {
     fn answer(&mut self, method: &Method, path: &str, query: &str, body: &[u8]) -> Option<Answer> {
         let events = path.contains("/events");
+        self.attempts += 1;
         if let Some(left) = &mut self.calls_left {
             *left = left.checked_sub(1)?;
         }

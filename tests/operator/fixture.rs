@@ -1,5 +1,7 @@
 //! An installation in an API server in memory.
 
+#![allow(dead_code, reason = "each test and benchmark uses a part")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},

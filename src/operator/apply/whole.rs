@@ -111,20 +111,22 @@ impl<'a> Applier<'a> {
         let mut applied = Vec::with_capacity(objects.len());
         for object in objects {
             self.wanted.insert(Key::of(&object));
-            let found = live.map(|live| live.iter().find(|found| same(*found, &object)));
-            applied.extend(self.each(object, found).await);
+            applied.extend(self.each(object, live).await);
         }
         applied
     }
 
-    async fn each<K: Applicable>(&mut self, object: K, found: Option<Option<&K>>) -> Option<K> {
-        let known = found.flatten().cloned();
+    async fn each<K: Applicable>(&mut self, object: K, live: Option<&Vec<K>>) -> Option<K> {
+        let found = live.and_then(|live| live.iter().find(|found| same(*found, &object)));
+        let known = found.cloned();
         if self.failures.iter().any(Error::is_outage) {
             return known;
         }
-        let applied = match found {
-            Some(found) => settle(self.client, object, found, &mut self.changes).await,
-            None => one(self.client, object, &mut self.changes).await,
+        // On the heap: objects are big, and so is what awaits their being written.
+        let applied = if live.is_some() {
+            Box::pin(settle(self.client, object, found, &mut self.changes)).await
+        } else {
+            Box::pin(one(self.client, object, &mut self.changes)).await
         };
         applied.map_err(|error| self.failures.push(error)).ok().or(known)
     }
@@ -238,7 +240,7 @@ impl<F: Fn(&Key) -> bool> Pruner<'_, F> {
             }
             let api = K::api(self.client, orphan.namespace().as_deref());
             match api.delete(&key.name, &DeleteParams::background()).await {
-                Ok(_) => self.changes.add(key),
+                Ok(_) => self.changes.add(&key),
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => self.failures.push(Error::api("delete", key, error)),
             }

@@ -36,7 +36,7 @@ pub fn build(valid: &Validated) -> Objects<Prepared> {
 }
 
 /// What is wrong with the patches of the control plane, if anything.
-pub fn patch_problem(installation: &MeshInstallation) -> Option<PatchError> {
+pub fn control_plane_patch_problem(installation: &MeshInstallation) -> Option<PatchError> {
     control_plane::patch_problem(&rehearsal(installation))
 }
 

@@ -21,7 +21,7 @@ use crate::{
 struct Workload<'a> {
     /// `spec.controlPlane` or `spec.gateways[3]`.
     path: String,
-    /// As the spec itself says it.
+    /// As the spec itself says it beside autoscaling.
     said: Option<i32>,
     replicas: Option<i32>,
     autoscaling: Option<&'a Autoscaling>,
@@ -52,7 +52,8 @@ pub(super) fn check(findings: &mut Findings, installation: &MeshInstallation) {
         findings.resources(&format!("{path}.resources"), said.resources.as_ref());
         findings.workload(&Workload {
             path,
-            said: said.replicas,
+            // A gateway that says both is refused as such.
+            said: None,
             replicas: *replicas,
             autoscaling: autoscaling.as_ref(),
             budget: disruption_budget.as_ref(),
@@ -60,7 +61,7 @@ pub(super) fn check(findings: &mut Findings, installation: &MeshInstallation) {
             resources: resources.as_ref(),
         });
     }
-    if let Some(problem) = build::patch_problem(installation) {
+    if let Some(problem) = build::control_plane_patch_problem(installation) {
         let path = format!("spec.controlPlane.{}", problem.path());
         findings.error(path, "InvalidPatch", problem.message);
     }
@@ -209,11 +210,10 @@ fn wrong_toleration(toleration: &Toleration) -> Option<(&'static str, &'static s
             Some(("operator", "without a key it must be Exists, which tolerates everything"))
         }
         "" | "Equal" | "Exists" => match effect.as_str() {
-            "NoExecute" => None,
             "" | "NoSchedule" | "PreferNoSchedule" if toleration.toleration_seconds.is_some() => {
                 Some(("tolerationSeconds", "is about the effect NoExecute only"))
             }
-            "" | "NoSchedule" | "PreferNoSchedule" => None,
+            "" | "NoSchedule" | "PreferNoSchedule" | "NoExecute" => None,
             _ => Some(("effect", "must be NoSchedule, PreferNoSchedule, NoExecute or nothing")),
         },
         _ => Some(("operator", "must be Equal or Exists")),
@@ -313,6 +313,9 @@ mod tests {
             };
             let spec = json!({"controlPlane": workload});
             assert_eq!(problems(&spec), expect("spec.controlPlane"), "{workload}");
+            if workload.get("replicas").is_some() {
+                continue;
+            }
             let mut gateway = workload.clone();
             gateway["name"] = json!("edge");
             let spec = json!({"gateways": [gateway]});
