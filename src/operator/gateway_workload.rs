@@ -110,12 +110,7 @@ impl GatewayWorkload {
         labels.insert(labels::REVISION.to_owned(), self.proxy.revision.clone());
         // It is a proxy already, whatever its namespace asks for.
         labels.insert(labels::INJECT.to_owned(), "false".to_owned());
-        let identity = ProxyIdentity {
-            role: Role::Router,
-            workload: self.name.clone(),
-            app_probes: None,
-            app_metrics: None,
-        };
+        let identity = ProxyIdentity { role: Role::Router, workload: self.name.clone() };
         let mut annotations = self.annotations.clone();
         annotations.extend(container::scrape_annotations());
         Deployment {

@@ -138,15 +138,14 @@ pub struct Outcome {
 pub fn inject(pod: &Value, namespace: &Namespace, config: &InjectConfig) -> Result<Outcome, Error> {
     let typed: Pod = serde::Deserialize::deserialize(pod).map_err(Error::NotAPod)?;
     let decision = decide(&typed, namespace, config);
-    let mut outcome = Outcome {
-        decision,
-        pod: pod.clone(),
-        warnings: decide::warnings(&typed, namespace, config),
+    let mut warnings = decide::warnings(&typed, namespace, config);
+    let pod = match &decision {
+        Decision::Skip(_) => pod.clone(),
+        Decision::Inject(_) => {
+            let injected = patch::injected(pod, &typed, namespace, config)?;
+            warnings.extend(injected.warnings);
+            injected.pod
+        }
     };
-    if matches!(outcome.decision, Decision::Inject(_)) {
-        let injected = patch::injected(pod, &typed, namespace, config)?;
-        outcome.pod = injected.pod;
-        outcome.warnings.extend(injected.warnings);
-    }
-    Ok(outcome)
+    Ok(Outcome { decision, pod, warnings })
 }

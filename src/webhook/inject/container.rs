@@ -20,7 +20,7 @@ use crate::{
     ca::CERTIFICATE_TTL,
 };
 
-pub use environment::{from_field, is_reserved, unescaped};
+pub use environment::{from_field, is_reserved, unescaped, value};
 pub use proxy::proxy;
 pub use redirect::{redirect, redirect_arguments};
 pub use volumes::{is_reserved_path, is_reserved_volume, volumes};
@@ -101,10 +101,6 @@ pub struct ProxyIdentity {
     pub role: Role,
     /// Name of the Deployment, StatefulSet, … behind the pod.
     pub workload: String,
-    /// JSON, as the agent reads it.
-    pub app_probes: Option<String>,
-    /// JSON, as the agent reads it.
-    pub app_metrics: Option<String>,
 }
 
 /// Compute resources of the API's form as Kubernetes' own.

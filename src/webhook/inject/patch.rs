@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Error, InjectConfig, Namespace, company,
-    container::{self, PROXY_CONTAINER, ProxyIdentity, Role},
+    container::{self, PROXY_CONTAINER, Role},
     damage::damage,
     json::{array_in, container_mut, list, name_of, object_in},
     layers, metrics,
@@ -24,8 +24,6 @@ use crate::api::meshwright::labels;
 
 const DEFAULT_CONTAINER: [&str; 2] =
     ["kubectl.kubernetes.io/default-container", "kubectl.kubernetes.io/default-logs-container"];
-/// Variables of the proxy that say what was found in the pod.
-const NOTES: [&str; 2] = [container::APP_PROBES_ENV, container::APP_METRICS_ENV];
 
 /// An injected pod.
 pub struct Injected {
@@ -60,7 +58,7 @@ pub fn injected(
         Some(before) if before.hash == status.hash => company::repaired(pod.clone(), &base),
         Some(before) => company::renewed(pod, &before, base, plan.shape),
     };
-    finish(&mut pod, &plan, &Found::read(typed), &options, config)?;
+    finish(&mut pod, &plan, &Found::read(typed), &options)?;
     annotate(&mut pod, &plan, &status, &options)?;
 
     let damage = damage(typed).map(|damage| format!("repaired: {damage}"));
@@ -85,13 +83,7 @@ fn original<'a>(
 
 /// What depends on the whole pod: the proxy's user, the order of containers, and the
 /// application's probes.
-fn finish(
-    pod: &mut Value,
-    plan: &Plan,
-    found: &Found,
-    options: &Options,
-    config: &InjectConfig,
-) -> Result<(), Error> {
+fn finish(pod: &mut Value, plan: &Plan, found: &Found, options: &Options) -> Result<(), Error> {
     let (Some(role), Value::Object(pod)) = (plan.shape.role, pod) else { return Ok(()) };
     let app_metrics = metrics::merge(
         object_in(object_in(pod, "metadata"), "annotations"),
@@ -109,9 +101,9 @@ fn finish(
     let Some(field) = plan.shape.list_of(PROXY_CONTAINER) else { return Ok(()) };
     if let Some(proxy) = container_mut(spec, field, PROXY_CONTAINER) {
         restart_policy(proxy, field == "initContainers");
-        let identity = ProxyIdentity { app_probes, app_metrics, ..plan.identity.clone() };
-        let complete = encode(&container::proxy(&config.proxy, options, &identity))?;
-        note_findings(proxy, &complete);
+        let env = array_in(proxy, "env");
+        note(env, container::APP_PROBES_ENV, app_probes)?;
+        note(env, container::APP_METRICS_ENV, app_metrics)?;
     }
     order::arrange(spec, plan.shape, options);
     Ok(())
@@ -176,20 +168,17 @@ fn restart_policy(proxy: &mut Map<String, Value>, native: bool) {
     }
 }
 
-/// Gives the proxy the variables about the rest of the pod, and takes away those that are over.
-fn note_findings(proxy: &mut Map<String, Value>, complete: &Value) {
-    let env = array_in(proxy, "env");
-    for name in NOTES {
-        let wanted = complete.get("env").and_then(Value::as_array);
-        let wanted = wanted.and_then(|env| env.iter().find(|item| name_of(item) == Some(name)));
-        let known = env.iter().position(|item| name_of(item) == Some(name));
-        match (known, wanted) {
-            (Some(known), Some(wanted)) => env[known] = wanted.clone(),
-            (Some(known), None) => drop(env.remove(known)),
-            (None, Some(wanted)) => env.push(wanted.clone()),
-            (None, None) => {}
-        }
+/// Sets a variable of the proxy that says what was found in the pod, or takes it away.
+fn note(env: &mut Vec<Value>, name: &str, found: Option<String>) -> Result<(), Error> {
+    let wanted = found.map(|found| encode(&container::value(name, &found))).transpose()?;
+    let known = env.iter().position(|item| name_of(item) == Some(name));
+    match (known, wanted) {
+        (Some(known), Some(wanted)) => env[known] = wanted,
+        (Some(known), None) => drop(env.remove(known)),
+        (None, Some(wanted)) => env.push(wanted),
+        (None, None) => {}
     }
+    Ok(())
 }
 
 fn dns_warning(pod: &Pod, namespace: &Namespace) -> Option<String> {

@@ -52,8 +52,6 @@ impl Plan {
             identity: ProxyIdentity {
                 role: shape.role.unwrap_or(Role::Sidecar),
                 workload: workload_name(&typed.metadata),
-                app_probes: None,
-                app_metrics: None,
             },
             warnings: Vec::new(),
         };

@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use serde::Serialize;
 
-use super::{APP_METRICS_ENV, APP_PROBES_ENV, ProxyIdentity, ProxySettings, Role, volumes};
+use super::{ProxyIdentity, ProxySettings, Role, volumes};
 use crate::{api::meshwright::RedirectionMode, webhook::inject::options::Options};
 
 /// Variables that the kubelet fills from fields of the pod.
@@ -61,8 +61,6 @@ pub(super) fn proxy(
     if identity.role == Role::Sidecar {
         env.extend(of_sidecar(options));
     }
-    env.extend(identity.app_probes.as_deref().map(|probes| value(APP_PROBES_ENV, probes)));
-    env.extend(identity.app_metrics.as_deref().map(|metrics| value(APP_METRICS_ENV, metrics)));
     env.extend(metadata(options));
     env
 }
@@ -115,7 +113,8 @@ fn of_sidecar(options: &Options) -> impl Iterator<Item = EnvVar> {
     .flatten()
 }
 
-fn value(name: &str, value: &str) -> EnvVar {
+/// A variable with a value that the kubelet does not expand.
+pub fn value(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(escaped(value)), value_from: None }
 }
 
