@@ -19,6 +19,8 @@ const FIELDS: [(&str, &str); 5] = [
     ("SERVICE_ACCOUNT", "spec.serviceAccountName"),
     ("NODE_NAME", "spec.nodeName"),
 ];
+/// Name of the Deployment, StatefulSet, … behind the pod.
+pub const WORKLOAD_ENV: &str = "MESHWRIGHT_WORKLOAD";
 /// The variables of the agent.
 const PREFIX: &str = "MESHWRIGHT_";
 /// The one of them that is the user's: what the agent logs, by part.
@@ -47,7 +49,7 @@ pub(super) fn proxy(
         value("MESHWRIGHT_TRUST_DOMAIN", &settings.trust_domain),
         value("MESHWRIGHT_CLUSTER_DOMAIN", &settings.cluster_domain),
         value("MESHWRIGHT_REVISION", &settings.revision),
-        value("MESHWRIGHT_WORKLOAD", &identity.workload),
+        value(WORKLOAD_ENV, &identity.workload),
         value("MESHWRIGHT_PROXY_LOG_LEVEL", &options.logs.proxy),
         value("MESHWRIGHT_DRAIN_SECONDS", &options.drain_seconds.to_string()),
         value(
@@ -124,7 +126,7 @@ fn json(name: &str, data: &impl Serialize) -> EnvVar {
 }
 
 /// The kubelet expands `$(NAME)` in values and makes `$$` one `$`; what we write is meant literally.
-fn escaped(value: &str) -> String {
+pub fn escaped(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     let mut rest = value.chars().peekable();
     while let Some(c) = rest.next() {
