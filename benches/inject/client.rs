@@ -191,7 +191,7 @@ impl Client {
                     frames::acknowledge_settings(&mut self.outgoing);
                 }
                 Kind::Window(bytes) if frame.stream == 0 => self.window += i64::from(bytes),
-                Kind::Ping(opaque) => frames::pong(&mut self.outgoing, &opaque),
+                Kind::Ping(opaque) => frames::pong(&mut self.outgoing, opaque),
                 Kind::Headers { is_ok } => ensure!(is_ok, "the server does not answer with 200"),
                 Kind::Data { part, last } => {
                     self.received += u32::try_from(part.len())?;

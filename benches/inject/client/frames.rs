@@ -120,9 +120,9 @@ pub fn acknowledge_settings(out: &mut BytesMut) {
     head(out, 0, SETTINGS, ACK, 0);
 }
 
-pub fn pong(out: &mut BytesMut, opaque: &[u8; 8]) {
+pub fn pong(out: &mut BytesMut, opaque: [u8; 8]) {
     head(out, opaque.len(), PING, ACK, 0);
-    out.put_slice(opaque);
+    out.put_slice(&opaque);
 }
 
 /// A whole request.
