@@ -4,6 +4,7 @@
 //! panics; [`server`] serves it over TLS with the certificate that [`certificate`] issues.
 
 pub mod certificate;
+pub mod difference;
 pub mod events;
 pub mod inject;
 pub mod metrics;

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "support/ads.rs"]
+mod ads;
 #[path = "agent_mesh/control_plane.rs"]
 mod control_plane;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use control_plane::World;
+use control_plane::{Server, World};
 use meshwright::{
     agent::{
         Settings,
@@ -86,6 +88,15 @@ impl Agent {
     }
 }
 
+/// An agent that knows what `world` says about the cart.
+async fn connected(authority: &Authority, world: &World, run_dir: &Path) -> (Server, Agent) {
+    world.put(HOST_TYPE_URL, CART, &host(1));
+    let server = control_plane::start(authority, world.clone(), 0).await;
+    let mut agent = Agent::start(authority, server.address, run_dir);
+    agent.knows(|table| table.exact(CART).is_some()).await;
+    (server, agent)
+}
+
 /// Waits for something that only polling tells.
 async fn eventually(what: impl Fn() -> bool) {
     let waiting = async {
@@ -99,11 +110,8 @@ async fn eventually(what: impl Fn() -> bool) {
 #[tokio::test]
 async fn learns_hosts_as_they_come_and_go() {
     let (authority, world) = (authority(), World::new());
-    world.put(HOST_TYPE_URL, CART, &host(1));
-    let server = control_plane::start(&authority, world.clone(), 0).await;
     let directory = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(&authority, server.address, directory.path());
-    agent.knows(|table| table.exact(CART).is_some()).await;
+    let (_server, mut agent) = connected(&authority, &world, directory.path()).await;
 
     let first = &world.opened()[0];
     assert_eq!(first.identity, "spiffe://cluster.local/ns/shop/sa/cart");
@@ -134,12 +142,9 @@ async fn learns_hosts_as_they_come_and_go() {
 #[tokio::test]
 async fn keeps_what_it_knows_while_the_control_plane_is_away_and_asks_for_the_rest() {
     let (authority, world) = (authority(), World::new());
-    world.put(HOST_TYPE_URL, CART, &host(1));
-    let server = control_plane::start(&authority, world.clone(), 0).await;
-    let address = server.address;
     let directory = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(&authority, address, directory.path());
-    agent.knows(|table| table.exact(CART).is_some()).await;
+    let (server, mut agent) = connected(&authority, &world, directory.path()).await;
+    let address = server.address;
     server.stop().await;
     world.put(HOST_TYPE_URL, "api.example.com", &host(9));
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -163,11 +168,8 @@ async fn keeps_what_it_knows_while_the_control_plane_is_away_and_asks_for_the_re
 #[tokio::test]
 async fn goes_on_with_a_renewed_certificate() {
     let (authority, world) = (authority(), World::new());
-    world.put(HOST_TYPE_URL, CART, &host(1));
-    let server = control_plane::start(&authority, world.clone(), 0).await;
     let directory = tempfile::tempdir().unwrap();
-    let mut agent = Agent::start(&authority, server.address, directory.path());
-    agent.knows(|table| table.exact(CART).is_some()).await;
+    let (_server, mut agent) = connected(&authority, &world, directory.path()).await;
     let before = world.opened().len();
     agent.secrets.send_modify(|secrets| secrets.certificate = Some(issued(&authority)));
     eventually(|| world.opened().len() > before).await;

@@ -8,6 +8,8 @@
     reason = "all of this is test code, also what stands outside of test functions"
 )]
 
+#[path = "support/ads.rs"]
+mod ads;
 #[path = "envoy_agent/control_plane.rs"]
 mod control_plane;
 #[path = "envoy_agent/pod.rs"]

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "support/fleet.rs"]
+mod fleet;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use envoy_types::pb::{
@@ -14,10 +17,11 @@ use envoy_types::pb::{
     },
     google::protobuf::{Struct, Value, value::Kind},
 };
+use fleet::driven;
 use hyper_util::rt::TokioIo;
 use meshwright::{
     ca::{self, Authority, Serial, Validity, certificates_in_pem},
-    control_plane::{Fleet, Metrics, serve::drive},
+    control_plane::Fleet,
     runtime::{
         self,
         tls::{LiveTls, serve},
@@ -81,13 +85,7 @@ struct Running {
 
 async fn start(authority: &Authority) -> Running {
     let mut registry = Registry::default();
-    let mailbox = Mailbox::default();
-    let metrics = Metrics::new(&mut registry);
-    let fleet = Fleet::new(metrics.clone());
-    let mut updates = fleet.updates();
-    mailbox.put(from_yaml(CLUSTER).unwrap(), Changes::all());
-    tokio::spawn(drive(mailbox.clone(), fleet.clone(), metrics));
-    updates.changed().await.unwrap();
+    let (mailbox, fleet) = driven(CLUSTER, &mut registry).await;
     let now = OffsetDateTime::now_utc();
     let config = ca::tls::server_config(authority, &[SERVER.to_owned()], now).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "support/fleet.rs"]
+mod fleet;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use envoy_types::pb::envoy::{
@@ -11,8 +14,9 @@ use envoy_types::pb::envoy::{
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     },
 };
+use fleet::driven;
 use meshwright::{
-    control_plane::{Fleet, Metrics, serve::drive},
+    control_plane::Fleet,
     runtime::{self, tls},
     watch::{Changes, Mailbox, Snapshot, from_yaml},
     xds::{ResourceType, server::Server},
@@ -48,13 +52,7 @@ fn snapshot(text: &str) -> Snapshot {
 
 async fn start(secured: bool) -> Running {
     runtime::install_crypto_provider();
-    let mailbox = Mailbox::default();
-    let metrics = Metrics::new(&mut Registry::default());
-    let fleet = Fleet::new(metrics.clone());
-    let mut updates = fleet.updates();
-    mailbox.put(snapshot(CLUSTER), Changes::all());
-    tokio::spawn(drive(mailbox.clone(), fleet.clone(), metrics));
-    updates.changed().await.unwrap();
+    let (mailbox, fleet) = driven(CLUSTER, &mut Registry::default()).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::new(Arc::new(fleet.clone()));

@@ -4,7 +4,8 @@
 //! (TLS, HTTP/2, the whole of review, decision, patch and diff), and sends it reviews as the API
 //! server does: over one connection, many at a time. It prints the server's CPU time for a review,
 //! latency at a constant rate (open loop: a late answer does not delay the next question), a large
-//! pod, and the server's memory over many reviews.
+//! pod, and the server's memory over many reviews. The client has the same cores as the server; what it
+//! costs is printed too.
 
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -18,14 +19,13 @@ mod server;
 use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use bytes::Bytes;
 use clap::Parser;
-use client::Client;
+use client::{Client, Pace, Question};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 /// Measures injection.
@@ -39,7 +39,10 @@ struct Args {
     seconds: u32,
     /// Reviews after which memory must be what it was
     #[arg(long, default_value_t = 1_000_000)]
-    reviews: usize,
+    reviews: u32,
+    /// Instead of all that, so many reviews without a network: for valgrind
+    #[arg(long)]
+    rounds: Option<u32>,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -51,54 +54,79 @@ fn main() -> anyhow::Result<()> {
         return server::run();
     }
     let args = Args::parse();
+    if let Some(count) = args.rounds {
+        return server::rounds(count);
+    }
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(&args))
 }
 
 async fn measure(args: &Args) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     let server = Server::start()?;
-    let client = Client::connect(server.address, server.root.clone()).await?;
-    let small = pods::review(&pods::one_container());
-    let large = pods::review(&pods::with_variables(2000));
-    client.many(&small, 2_000, 16).await?;
-    cost(&mut out, &server, &client, "one container", &small, 20_000).await?;
-    latency(&mut out, &client, args, &small).await?;
-    let times = client.one_by_one(&large, 200).await?;
-    report(&mut out, &format!("2,000 variables, {} KB", large.len() / 1000), times)?;
-    cost(&mut out, &server, &client, "2,000 variables", &large, 500).await?;
-    memory(&mut out, &server, &client, args, &small).await
+    let mut client = Client::connect(server.address, server.root.clone()).await?;
+    let mut small = Question::new(pods::review(&pods::one_container()));
+    let mut large = Question::new(pods::review(&pods::with_variables(2000)));
+    client.ask(&mut small, 2_000, Pace::Wide(16)).await?;
+    let mut bench = Bench { out: &mut out, server: &server, client: &mut client };
+    bench.cost("one container", &mut small, 20_000).await?;
+    bench.latency(args, &mut small).await?;
+    bench.alone(&mut large).await?;
+    bench.cost("2,000 variables", &mut large, 500).await?;
+    bench.memory(args, &mut small).await
 }
 
-async fn cost(
-    out: &mut impl Write,
-    server: &Server,
-    client: &Client,
-    what: &str,
-    review: &Bytes,
-    count: usize,
-) -> anyhow::Result<()> {
-    let before = server.usage()?;
-    let start = Instant::now();
-    client.many(review, count, 16).await?;
-    let took = start.elapsed();
-    let cpu = server.usage()?.cpu.saturating_sub(before.cpu);
-    writeln!(
-        out,
-        "{what}: {:.3} CPU ms a review, {:.0} reviews a second",
-        millis(cpu) / count as f64,
-        count as f64 / took.as_secs_f64(),
-    )?;
-    Ok(())
+struct Bench<'a> {
+    out: &'a mut std::io::Stdout,
+    server: &'a Server,
+    client: &'a mut Client,
 }
 
-async fn latency(
-    out: &mut impl Write,
-    client: &Client,
-    args: &Args,
-    review: &Bytes,
-) -> anyhow::Result<()> {
-    let times = client.at_rate(review, args.rate, args.rate * args.seconds).await?;
-    report(out, &format!("{} reviews a second for {} s", args.rate, args.seconds), times)
+impl Bench<'_> {
+    /// CPU time for a review, many at a time.
+    async fn cost(
+        &mut self,
+        what: &str,
+        question: &mut Question,
+        count: u32,
+    ) -> anyhow::Result<()> {
+        let (server, own) = (self.server.usage()?, process::usage(None)?);
+        let start = Instant::now();
+        self.client.ask(question, count, Pace::Wide(16)).await?;
+        let took = start.elapsed();
+        let each = |after: process::Usage, before: process::Usage| {
+            millis(after.cpu.saturating_sub(before.cpu)) / f64::from(count)
+        };
+        let (server, own) = (each(self.server.usage()?, server), each(process::usage(None)?, own));
+        let rate = f64::from(count) / took.as_secs_f64();
+        writeln!(
+            self.out,
+            "{what}: {server:.3} CPU ms a review (the client: {own:.3}), {rate:.0} reviews a second",
+        )?;
+        Ok(())
+    }
+
+    async fn latency(&mut self, args: &Args, question: &mut Question) -> anyhow::Result<()> {
+        let pace = Pace::Every(Duration::from_secs(1) / args.rate);
+        let times = self.client.ask(question, args.rate * args.seconds, pace).await?;
+        let what = format!("{} reviews a second for {} s", args.rate, args.seconds);
+        report(self.out, &what, times)
+    }
+
+    /// How long each takes when nothing else goes on.
+    async fn alone(&mut self, question: &mut Question) -> anyhow::Result<()> {
+        let times = self.client.ask(question, 200, Pace::Wide(1)).await?;
+        report(self.out, &format!("2,000 variables, {} KB", question.size() / 1000), times)
+    }
+
+    async fn memory(&mut self, args: &Args, question: &mut Question) -> anyhow::Result<()> {
+        for part in 1..=10 {
+            self.client.ask(question, args.reviews / 10, Pace::Wide(16)).await?;
+            let resident = self.server.usage()?.resident as f64 / f64::from(1 << 20);
+            let reviews = args.reviews / 10 * part;
+            writeln!(self.out, "after {reviews} reviews more: {resident:.1} MiB")?;
+        }
+        Ok(())
+    }
 }
 
 fn report(out: &mut impl Write, what: &str, mut times: Vec<Duration>) -> anyhow::Result<()> {
@@ -109,21 +137,6 @@ fn report(out: &mut impl Write, what: &str, mut times: Vec<Duration>) -> anyhow:
     Ok(())
 }
 
-async fn memory(
-    out: &mut impl Write,
-    server: &Server,
-    client: &Client,
-    args: &Args,
-    review: &Bytes,
-) -> anyhow::Result<()> {
-    for part in 1..=10 {
-        client.many(review, args.reviews / 10, 16).await?;
-        let resident = server.usage()?.resident as f64 / f64::from(1 << 20);
-        writeln!(out, "after {} reviews more: {resident:.1} MiB", args.reviews / 10 * part)?;
-    }
-    Ok(())
-}
-
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
@@ -131,6 +144,8 @@ fn millis(time: Duration) -> f64 {
 /// The webhook in a process of its own, so that its CPU and memory are its own.
 struct Server {
     process: Child,
+    /// Open as long as the server may write to it.
+    _output: BufReader<ChildStdout>,
     address: SocketAddr,
     root: CertificateDer<'static>,
 }
@@ -150,7 +165,7 @@ impl Server {
             anyhow::ensure!(lines.read_line(&mut pem)? > 0, "the server did not start");
         }
         let root = CertificateDer::from_pem_slice(pem.as_bytes())?;
-        Ok(Self { process, address: address.trim().parse()?, root })
+        Ok(Self { process, _output: lines, address: address.trim().parse()?, root })
     }
 
     fn usage(&self) -> anyhow::Result<process::Usage> {

@@ -7,6 +7,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use axum::body::Body;
+use http::{Request, StatusCode};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Client, Config,
@@ -25,6 +27,9 @@ use meshwright::{
 };
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use tokio::net::TcpListener;
+use tower::ServiceExt;
+
+use crate::pods;
 
 /// Prints its address and its certificate, and serves until it is killed.
 pub fn run() -> anyhow::Result<()> {
@@ -45,6 +50,21 @@ async fn serve() -> anyhow::Result<()> {
     let routes = router(webhooks()?);
     tls::serve(listener, Arc::new(LiveTls::new(config)), routes, std::future::pending()).await;
     Ok(())
+}
+
+/// The same without a network, for profilers that count instructions.
+pub fn rounds(count: u32) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (routes, review) = (router(webhooks()?), pods::review(&pods::one_container()));
+        for _ in 0..count {
+            let request = Request::post("/inject/default").body(Body::from(review.clone()))?;
+            let answer = routes.clone().oneshot(request).await?;
+            anyhow::ensure!(answer.status() == StatusCode::OK);
+            axum::body::to_bytes(answer.into_body(), usize::MAX).await?;
+        }
+        Ok(())
+    })
 }
 
 fn webhooks() -> anyhow::Result<Webhooks> {

@@ -34,9 +34,9 @@ pub struct Incident {
 
 impl Incident {
     /// What there is to tell about an outcome.
-    pub fn of(outcome: &Result<inject::Outcome, inject::Error>) -> Option<Self> {
+    pub fn of(outcome: &Result<inject::Verdict, inject::Error>) -> Option<Self> {
         match outcome {
-            Ok(inject::Outcome { decision: Decision::Skip(reason), .. }) if reason.was_asked() => {
+            Ok(inject::Verdict { decision: Decision::Skip(reason), .. }) if reason.was_asked() => {
                 Some(Self { reason: "InjectionSkipped", note: reason.to_string() })
             }
             Ok(_) => None,

@@ -6,6 +6,8 @@ mod company;
 pub mod container;
 pub mod damage;
 pub mod decide;
+mod encoded;
+mod excerpt;
 mod json;
 mod layers;
 mod metrics;
@@ -16,6 +18,7 @@ mod overlay;
 pub mod patch;
 mod plan;
 mod probes;
+mod reading;
 mod status;
 pub mod strategic;
 mod template;
@@ -111,6 +114,8 @@ pub enum Error {
     Metrics(#[from] metrics::Rejected),
     #[error("the proxy's containers cannot be written as JSON: {0}")]
     Encode(#[source] serde_json::Error),
+    #[error("the patch does not fit the pod: {0}")]
+    Patch(#[from] json_patch::PatchError),
     #[error("what the pod asks of its proxy cannot be done: {}", join(.0))]
     Options(Vec<BadOption>),
 }
@@ -125,6 +130,16 @@ fn join(bad: &[BadOption]) -> String {
     bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
+/// What is to become of one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    pub decision: Decision,
+    /// What is to be changed, as JSON.
+    pub patch: Option<Vec<u8>>,
+    /// For the person who applied it.
+    pub warnings: Vec<String>,
+}
+
 /// What became of one pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -135,19 +150,29 @@ pub struct Outcome {
     pub warnings: Vec<String>,
 }
 
-/// Decides about a pod and injects it if it asks for it.
-pub fn inject(pod: &Value, namespace: &Namespace, config: &InjectConfig) -> Result<Outcome, Error> {
-    let typed: Pod = serde::Deserialize::deserialize(pod).map_err(Error::NotAPod)?;
+/// Decides about a pod that the API server has read already, and says how it is injected.
+pub fn judge(pod: &Value, namespace: &Namespace, config: &InjectConfig) -> Result<Verdict, Error> {
+    let typed = reading::pod(pod).map_err(Error::NotAPod)?;
     let decision = decide(&typed, namespace, config);
-    let mut outcome = Outcome {
-        decision,
-        pod: pod.clone(),
-        warnings: decide::warnings(&typed, namespace, config),
-    };
-    if matches!(outcome.decision, Decision::Inject(_)) {
+    let mut warnings = decide::warnings(&typed, namespace, config);
+    let mut patch = None;
+    if matches!(decision, Decision::Inject(_)) {
         let injected = patch::injected(pod, &typed, namespace, config)?;
-        outcome.pod = injected.pod;
-        outcome.warnings.extend(injected.warnings);
+        warnings.extend(injected.warnings);
+        patch = injected.patch;
     }
-    Ok(outcome)
+    Ok(Verdict { decision, patch, warnings })
+}
+
+/// Decides about a pod that nobody has read yet, and injects it if it asks for it, as the API server
+/// does with the webhook's answer.
+pub fn inject(pod: &Value, namespace: &Namespace, config: &InjectConfig) -> Result<Outcome, Error> {
+    <Pod as serde::Deserialize>::deserialize(pod).map_err(Error::NotAPod)?;
+    let Verdict { decision, patch, warnings } = judge(pod, namespace, config)?;
+    let mut pod = pod.clone();
+    if let Some(patch) = patch {
+        let patch: json_patch::Patch = serde_json::from_slice(&patch).map_err(Error::Encode)?;
+        json_patch::patch(&mut pod, &patch)?;
+    }
+    Ok(Outcome { decision, pod, warnings })
 }

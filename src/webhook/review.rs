@@ -5,13 +5,12 @@
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
-    Json,
     body::Bytes,
     extract::{Request as HttpRequest, rejection::BytesRejection},
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
-use http::StatusCode;
+use http::{StatusCode, header::CONTENT_TYPE};
 use k8s_openapi::ByteString;
 use kube::core::{Status, admission::Operation};
 use serde::{Deserialize, Serialize};
@@ -58,8 +57,8 @@ pub struct Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     Allow {
-        /// The object as it should be, where it should be different.
-        changed: Option<Value>,
+        /// What is to be changed, as a JSON patch.
+        patch: Option<Vec<u8>>,
         warnings: Vec<String>,
         /// For the API server's audit log.
         audit: BTreeMap<&'static str, String>,
@@ -78,7 +77,7 @@ pub enum Answer {
 
 impl Answer {
     pub fn allow() -> Self {
-        Self::Allow { changed: None, warnings: Vec::new(), audit: BTreeMap::new() }
+        Self::Allow { patch: None, warnings: Vec::new(), audit: BTreeMap::new() }
     }
 
     pub fn deny(message: impl Into<String>) -> Self {
@@ -116,7 +115,7 @@ where
     let outcome = AssertUnwindSafe(async { handler(request.clone()).await }).catch_unwind();
     let outcome = tracing::Instrument::instrument(tokio::time::timeout(TIMEOUT, outcome), span);
     match outcome.await {
-        Ok(Ok(answer)) => respond(&uid, &request.object, answer),
+        Ok(Ok(answer)) => respond(&uid, answer),
         Ok(Err(_)) => {
             tracing::error!(uid, "a review panicked");
             refuse(
@@ -204,7 +203,13 @@ impl<'a> Reply<'a> {
 
     fn into_response(self, status: StatusCode) -> Response {
         let (api_version, kind) = (API_VERSION, KIND);
-        (status, Json(Review { api_version, kind, response: self })).into_response()
+        // Base64 is a third longer.
+        let patch = self.patch.as_ref().map_or(0, |patch| patch.0.len() / 3 * 4);
+        let mut body = Vec::with_capacity(1024 + patch);
+        match serde_json::to_writer(&mut body, &Review { api_version, kind, response: self }) {
+            Ok(()) => (status, [(CONTENT_TYPE, "application/json")], body).into_response(),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        }
     }
 }
 
@@ -213,19 +218,10 @@ fn one_line(message: &str) -> String {
     message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn respond(uid: &str, before: &Value, answer: Answer) -> Response {
+fn respond(uid: &str, answer: Answer) -> Response {
     let reply = match answer {
-        Answer::Allow { changed, warnings, audit } => {
-            let patch = changed.map(|after| json_patch::diff(before, &after));
-            let patch = match patch.filter(|patch| !patch.0.is_empty()) {
-                None => None,
-                Some(patch) => match serde_json::to_vec(&patch) {
-                    Ok(patch) => Some(ByteString(patch)),
-                    Err(error) => {
-                        return refuse(StatusCode::INTERNAL_SERVER_ERROR, uid, &error.to_string());
-                    }
-                },
-            };
+        Answer::Allow { patch, warnings, audit } => {
+            let patch = patch.map(ByteString);
             let patch_type = patch.is_some().then_some("JSONPatch");
             Reply { patch_type, patch, warnings, audit_annotations: audit, ..Reply::allowed(uid) }
         }

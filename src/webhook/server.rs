@@ -150,23 +150,23 @@ async fn decided(
     namespaces: &Namespaces,
     request: &Request,
     config: &InjectConfig,
-) -> Result<Result<inject::Outcome, inject::Error>, kube::Error> {
+) -> Result<Result<inject::Verdict, inject::Error>, kube::Error> {
     let namespace = namespaces.cached(&request.namespace);
-    let outcome = inject::inject(&request.object, &namespace, config);
+    let outcome = inject::judge(&request.object, &namespace, config);
     // The API server has chosen us by the namespace's labels; if they seem to say otherwise, the
     // cache is behind.
-    if let Ok(inject::Outcome { decision: Decision::Skip(reason), .. }) = &outcome
+    if let Ok(inject::Verdict { decision: Decision::Skip(reason), .. }) = &outcome
         && reason.is_about_namespace()
     {
         let fresh = namespaces.fetch(&request.namespace).await?;
         if fresh != namespace {
-            return Ok(inject::inject(&request.object, &fresh, config));
+            return Ok(inject::judge(&request.object, &fresh, config));
         }
     }
     Ok(outcome)
 }
 
-fn answer(outcome: Result<inject::Outcome, inject::Error>, revision: &str) -> Answer {
+fn answer(outcome: Result<inject::Verdict, inject::Error>, revision: &str) -> Answer {
     let audit = |verdict: &str, reason: String| {
         let notes = [
             ("injection", verdict.to_owned()),
@@ -183,15 +183,15 @@ fn answer(outcome: Result<inject::Outcome, inject::Error>, revision: &str) -> An
             return Answer::Deny { message, warnings: Vec::new(), audit };
         }
     };
-    let (changed, warnings, verdict) = match &outcome.decision {
-        Decision::Inject(_) => (Some(outcome.pod), outcome.warnings, "injected"),
+    let (patch, warnings, verdict) = match &outcome.decision {
+        Decision::Inject(_) => (outcome.patch, outcome.warnings, "injected"),
         Decision::Skip(reason) if reason.was_asked() => {
             (None, vec![format!("the pod gets no proxy: {reason}")], "skipped")
         }
         Decision::Skip(_) => (None, Vec::new(), "skipped"),
     };
     let audit = audit(verdict, outcome.decision.reason().to_string());
-    Answer::Allow { changed, warnings, audit }
+    Answer::Allow { patch, warnings, audit }
 }
 
 impl Installations {

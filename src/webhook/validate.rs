@@ -52,7 +52,7 @@ fn judge(diagnostics: Vec<Diagnostic>) -> Answer {
     let text = |finding: Diagnostic| format!("{}: {}", finding.path, finding.message);
     let warnings: Vec<_> = warnings.into_iter().map(text).collect();
     if errors.is_empty() {
-        return Answer::Allow { changed: None, warnings, audit: [].into() };
+        return Answer::Allow { patch: None, warnings, audit: [].into() };
     }
     let message = errors.into_iter().map(text).collect::<Vec<_>>().join("; ");
     Answer::Deny { message, warnings, audit: [].into() }

@@ -3,24 +3,19 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, Mutex},
 };
 
 use envoy_types::pb::{
     envoy::service::discovery::v3::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-        Resource,
-        aggregated_discovery_service_server::{
-            AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-        },
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource,
+        aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
     },
     google::protobuf::Any,
 };
-use futures::Stream;
 use meshwright::{
-    ca::{self, Authority, Certificate},
-    runtime::tls::{LiveTls, PeerCertificates, serve},
+    ca::{self, Authority},
+    runtime::tls::{LiveTls, serve},
     xds::names::{HOST_TYPE_URL, POD_TYPE_URL},
 };
 use prost::Message;
@@ -31,7 +26,9 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
+
+use crate::ads::{Ads, Converse, Responses};
 
 /// Encoded resources by type and name, with their versions.
 pub type Resources = BTreeMap<(&'static str, String), (u32, Vec<u8>)>;
@@ -90,7 +87,7 @@ pub async fn start(authority: &Authority, world: World, port: u16) -> Server {
     let config = ca::tls::server_config(authority, &names, OffsetDateTime::now_utc()).unwrap();
     let (stop, stopped) = oneshot::channel();
     let (gone, _) = watch::channel(false);
-    let service = AggregatedDiscoveryServiceServer::new(Ads { world, gone: gone.clone() });
+    let service = AggregatedDiscoveryServiceServer::new(Ads(Serving { world, gone: gone.clone() }));
     let router = tonic::service::Routes::new(service).into_axum_router();
     let shutdown = async move {
         drop(stopped.await);
@@ -107,44 +104,26 @@ impl Server {
     }
 }
 
-struct Ads {
+struct Serving {
     world: World,
     gone: watch::Sender<bool>,
 }
 
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Ads {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
+impl Converse for Serving {
+    fn converse(
         &self,
-        _: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("delta only"))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let peer = request.extensions().get::<PeerCertificates>().cloned();
-        let leaf = peer.and_then(|peer| peer.0.first().cloned());
-        let leaf = leaf.ok_or_else(|| Status::unauthenticated("no certificate"))?;
-        let identity =
-            Certificate::from_der(&leaf, "peer").unwrap().identity().unwrap().to_string();
+        identity: String,
+        requests: Streaming<DeltaDiscoveryRequest>,
+    ) -> Responses<DeltaDiscoveryResponse> {
         let (sender, receiver) = mpsc::channel(8);
         let (world, mut gone) = (self.world.clone(), self.gone.subscribe());
-        let requests = request.into_inner();
         tokio::spawn(async move {
             tokio::select! {
                 () = converse(world, identity, requests, sender) => {}
                 _ = gone.wait_for(|gone| *gone) => {}
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Box::pin(ReceiverStream::new(receiver))
     }
 }
 

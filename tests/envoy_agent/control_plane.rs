@@ -1,7 +1,6 @@
 //! A control plane for one proxy: the real CA, and an ADS that sends one listener.
 
 use std::{
-    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -40,24 +39,21 @@ use envoy_types::pb::{
             transport_sockets::tls::v3::{CommonTlsContext, DownstreamTlsContext, SdsSecretConfig},
         },
         service::discovery::v3::{
-            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-            Resource,
-            aggregated_discovery_service_server::{
-                AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-            },
+            DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource,
+            aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
         },
     },
     google::protobuf::Any,
 };
 use envoy_types::util::pack_any;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
     service::TowerToHyperService,
 };
 use meshwright::{
-    ca::{self, Authenticate, Authority, Certificate, Refused, Serial},
+    ca::{self, Authenticate, Authority, Refused, Serial},
     identity::SpiffeId,
     runtime::tls::PeerCertificates,
     xds::names::{HOST_TYPE_URL, Host, POD_TYPE_URL, Pod},
@@ -70,7 +66,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Streaming;
+
+use crate::ads::{Ads, Converse, Responses};
 
 /// The name in the control plane's certificate.
 pub const HOST: &str = "127.0.0.1";
@@ -108,7 +106,8 @@ pub async fn start_with(authority: Arc<Authority>, late: Duration) -> ControlPla
     let refusing = Arc::new(AtomicBool::new(false));
     let callers = Tokens(Arc::clone(&refusing));
     let ca = ca::Service::new(Arc::clone(&authority), callers, "cluster.local");
-    let ads = AggregatedDiscoveryServiceServer::new(Ads { seen: Arc::clone(&seen), late });
+    let ads = Ads(Configuration { seen: Arc::clone(&seen), late });
+    let ads = AggregatedDiscoveryServiceServer::new(ads);
     let router = tonic::service::Routes::new(ads).add_service(ca.into_server()).into_axum_router();
     let names = [HOST.to_owned()];
     let config = ca::tls::server_config(&authority, &names, OffsetDateTime::now_utc()).unwrap();
@@ -252,40 +251,24 @@ impl Connection {
     }
 }
 
-struct Ads {
+struct Configuration {
     seen: Arc<Mutex<Seen>>,
     late: Duration,
 }
 
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Ads {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
+impl Converse for Configuration {
+    fn converse(
         &self,
-        _: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("delta only"))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let peer = request.extensions().get::<PeerCertificates>().cloned();
-        let leaf = peer.and_then(|peer| peer.0.first().cloned());
-        let leaf = leaf.ok_or_else(|| Status::unauthenticated("no certificate"))?;
-        let leaf = Certificate::from_der(&leaf, "peer").unwrap();
+        identity: String,
+        requests: Streaming<DeltaDiscoveryRequest>,
+    ) -> Responses<DeltaDiscoveryResponse> {
         {
             let mut seen = self.seen.lock().unwrap();
-            seen.identity = leaf.identity().unwrap().to_string();
+            seen.identity = identity;
             seen.streams += 1;
         }
         let (seen, late) = (Arc::clone(&self.seen), self.late);
-        let responses = request.into_inner().filter_map(move |request| {
+        Box::pin(requests.filter_map(move |request| {
             let seen = Arc::clone(&seen);
             async move {
                 let request = request.ok()?;
@@ -301,8 +284,7 @@ impl AggregatedDiscoveryService for Ads {
                 tokio::time::sleep(late).await;
                 Some(Ok(response(&request.type_url)))
             }
-        });
-        Ok(Response::new(Box::pin(responses)))
+        }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every kind of workload in the mesh: what runs to an end, what uses the network early, what runs on
 //! each node, what is left alone.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -271,7 +271,7 @@ fn agent_of(namespace: &str, pod: &str) -> Option<String> {
     })
 }
 
-fn words_of(file: &PathBuf) -> Vec<String> {
+fn words_of(file: &Path) -> Vec<String> {
     let text = fs::read(file).unwrap_or_default();
     text.split(|byte| *byte == 0)
         .filter(|word| !word.is_empty())

@@ -53,12 +53,7 @@ impl GatewayWorkload {
     }
 
     fn pod(&self) -> PodSpec {
-        let identity = ProxyIdentity {
-            role: Role::Router,
-            workload: self.name.clone(),
-            app_probes: None,
-            app_metrics: None,
-        };
+        let identity = ProxyIdentity { role: Role::Router, workload: self.name.clone() };
         let defaults = &self.proxy.defaults;
         let mut pod = PodSpec {
             service_account_name: Some(self.name.clone()),

@@ -56,7 +56,7 @@ fn wrong(partial: &Map<String, Value>) -> Option<String> {
         "containers": [], "initContainers": [], "volumes": [], "imagePullSecrets": [],
     }});
     let layer = Layer { source: String::new(), partial: partial.clone(), foreign: true };
-    match layers::apply(&[layer], &mut pod) {
+    match layers::apply(vec![layer], &mut pod) {
         Err(super::Error::Layer { message, .. }) => Some(message),
         Err(error) => Some(error.to_string()),
         Ok(()) => None,

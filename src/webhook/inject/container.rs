@@ -14,13 +14,13 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
-use super::{native::NativeSupport, options::Options};
+use super::{encoded::Memo, native::NativeSupport, options::Options};
 use crate::{
     api::meshwright::{MeshInstallationSpec, Resources, SidecarKind},
     ca::CERTIFICATE_TTL,
 };
 
-pub use environment::{from_field, is_reserved, unescaped};
+pub use environment::{WORKLOAD_ENV, escaped, from_field, is_reserved, unescaped, value};
 pub use proxy::proxy;
 pub use redirect::{redirect, redirect_arguments};
 pub use volumes::{is_reserved_path, is_reserved_volume, volumes};
@@ -61,6 +61,8 @@ pub struct ProxySettings {
     pub native: NativeSupport,
     /// Of pods that say nothing else.
     pub defaults: Options,
+    /// What was made of all this for the last pod.
+    pub memo: Memo,
 }
 
 impl ProxySettings {
@@ -83,6 +85,7 @@ impl ProxySettings {
             // What admission let in parses.
             certificate_lifetime: spec.proxy.certificate_lifetime().unwrap_or(CERTIFICATE_TTL),
             defaults: Options::of_installation(spec, image, image_pull_policy, native_supported),
+            memo: Memo::default(),
         }
     }
 }
@@ -101,10 +104,6 @@ pub struct ProxyIdentity {
     pub role: Role,
     /// Name of the Deployment, StatefulSet, … behind the pod.
     pub workload: String,
-    /// JSON, as the agent reads it.
-    pub app_probes: Option<String>,
-    /// JSON, as the agent reads it.
-    pub app_metrics: Option<String>,
 }
 
 /// Compute resources of the API's form as Kubernetes' own.

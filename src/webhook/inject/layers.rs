@@ -64,14 +64,14 @@ impl Layer {
         Self { source, partial, foreign: true }
     }
 
-    fn apply(&self, pod: &mut Value) -> Result<(), Error> {
+    fn apply(self, pod: &mut Value) -> Result<(), Error> {
         let wrong = |message: String| Error::Layer { layer: self.source.clone(), message };
         let Value::Object(target) = pod else { return Err(Error::NoSpec) };
+        if !self.foreign {
+            return put(target, self.partial).map_err(|error| wrong(error.to_string()));
+        }
         let had_proxy = has_proxy(target);
         strategic::merge(target, &self.partial).map_err(|error| wrong(error.to_string()))?;
-        if !self.foreign {
-            return Ok(());
-        }
         if had_proxy && !has_proxy(target) {
             let message = format!(
                 "takes {PROXY_CONTAINER} away; to leave pods alone, use spec.injection.never"
@@ -87,9 +87,32 @@ fn has_proxy(pod: &Map<String, Value>) -> bool {
     spec.is_some_and(|spec| json::container(spec, PROXY_CONTAINER).is_some())
 }
 
+/// [`strategic::merge`] of what is our own and can be used up: what the pod does not have goes into it
+/// as it is.
+fn put(target: &mut Map<String, Value>, own: Map<String, Value>) -> Result<(), strategic::Error> {
+    for (field, value) in own {
+        match (target.get_mut(&field), value) {
+            (Some(Value::Object(target)), Value::Object(own)) => put(target, own)?,
+            (Some(Value::Array(items)), Value::Array(own)) => {
+                for item in own {
+                    let same = |other: &&mut Value| name_of(other) == name_of(&item);
+                    match (items.iter_mut().find(same), item) {
+                        (Some(Value::Object(known)), Value::Object(item)) => {
+                            strategic::merge(known, &item)?;
+                        }
+                        (_, item) => items.push(item),
+                    }
+                }
+            }
+            (_, value) => drop(target.insert(field, value)),
+        }
+    }
+    Ok(())
+}
+
 /// Lays all of them over the pod.
-pub(super) fn apply(layers: &[Layer], pod: &mut Value) -> Result<(), Error> {
-    layers.iter().try_for_each(|layer| layer.apply(pod))
+pub(super) fn apply(layers: Vec<Layer>, pod: &mut Value) -> Result<(), Error> {
+    layers.into_iter().try_for_each(|layer| layer.apply(pod))
 }
 
 /// Tells sets of layers apart.

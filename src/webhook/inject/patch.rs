@@ -4,36 +4,35 @@
 use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::Pod;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     Error, InjectConfig, Namespace, company,
-    container::{self, PROXY_CONTAINER, ProxyIdentity, Role},
+    container::{self, PROXY_CONTAINER, Role},
     damage::damage,
+    excerpt,
     json::{array_in, container_mut, list, name_of, object_in},
     layers, metrics,
     options::{Chosen, Options},
     order,
     plan::{Plan, encode},
-    probes,
+    probes, reading,
     status::{Names, Status},
     user::User,
 };
-use crate::api::meshwright::labels;
+use crate::{api::meshwright::labels, webhook::difference};
 
 const DEFAULT_CONTAINER: [&str; 2] =
     ["kubectl.kubernetes.io/default-container", "kubectl.kubernetes.io/default-logs-container"];
-/// Variables of the proxy that say what was found in the pod.
-const NOTES: [&str; 2] = [container::APP_PROBES_ENV, container::APP_METRICS_ENV];
 
-/// An injected pod.
+/// A change of a pod that injects it.
 pub struct Injected {
-    pub pod: Value,
+    /// JSON; `None` where the pod is as it should be.
+    pub patch: Option<Vec<u8>>,
     pub warnings: Vec<String>,
 }
 
-/// Builds the injected pod.
+/// Builds the injected pod, and tells what is different.
 pub fn injected(
     pod: &Value,
     typed: &Pod,
@@ -41,57 +40,56 @@ pub fn injected(
     config: &InjectConfig,
 ) -> Result<Injected, Error> {
     let before = Status::read(pod);
-    let mut base = pod.clone();
-    let original = original(&mut base, typed, before.as_ref())?;
+    let (without, original) = original(pod, typed, before.as_ref())?;
     let defaults = config.proxy.defaults_for(&original);
     let Chosen { options, warnings } = Options::of_pod(&defaults, &original, config.istio_labels)?;
+    let seen = excerpt::of(pod, before.as_ref(), &options, config);
+    let mut base = without.unwrap_or_else(|| Value::clone(&seen));
 
-    let plan = Plan::new(&mut base, &original, namespace, config, &options)?;
+    let mut plan = Plan::new(&mut base, &original, namespace, config, &options)?;
     let own = Names::of(&base);
-    layers::apply(&plan.layers, &mut base)?;
+    let hash = layers::hash(&plan.layers)?;
+    layers::apply(std::mem::take(&mut plan.layers), &mut base)?;
     let status = Status {
         revision: config.revision.clone(),
         added: Names::of(&base).since(&own),
         variables: company::variables(&base),
-        hash: layers::hash(&plan.layers)?,
+        hash,
     };
-    let mut pod = match before {
+    let mut after = match before {
         None => base,
         Some(before) if before.hash == status.hash => company::repaired(pod.clone(), &base),
         Some(before) => company::renewed(pod, &before, base, plan.shape),
     };
-    finish(&mut pod, &plan, &Found::read(typed), &options, config)?;
-    annotate(&mut pod, &plan, &status, &options)?;
+    finish(&mut after, &plan, &Found::read(typed), &options)?;
+    annotate(&mut after, &plan, &status, &options)?;
 
     let damage = damage(typed).map(|damage| format!("repaired: {damage}"));
     let warnings = warnings.into_iter().chain(plan.warnings).chain(damage);
     let warnings = warnings.chain(dns_warning(typed, namespace)).collect();
-    Ok(Injected { pod, warnings })
+    Ok(Injected { patch: difference::patch(&seen, &after), warnings })
 }
 
-/// The pod without what an earlier injection added, so that nothing of that looks like a wish.
+/// The pod without what an earlier injection added, so that nothing of that looks like a wish. As JSON
+/// only where there is a difference.
 fn original<'a>(
-    base: &mut Value,
+    pod: &Value,
     typed: &'a Pod,
     before: Option<&Status>,
-) -> Result<Cow<'a, Pod>, Error> {
-    if !base.get("spec").is_some_and(Value::is_object) {
+) -> Result<(Option<Value>, Cow<'a, Pod>), Error> {
+    if !pod.get("spec").is_some_and(Value::is_object) {
         return Err(Error::NoSpec);
     }
-    let Some(before) = before else { return Ok(Cow::Borrowed(typed)) };
-    before.added.take_from(base);
-    Pod::deserialize(&*base).map(Cow::Owned).map_err(Error::NotAPod)
+    let Some(before) = before else { return Ok((None, Cow::Borrowed(typed))) };
+    let mut pod = pod.clone();
+    before.added.take_from(&mut pod);
+    let typed = reading::pod(&pod).map_err(Error::NotAPod)?;
+    Ok((Some(pod), Cow::Owned(typed)))
 }
 
 /// What depends on the whole pod: the proxy's user, the order of containers, and the
 /// application's probes.
-fn finish(
-    pod: &mut Value,
-    plan: &Plan,
-    found: &Found,
-    options: &Options,
-    config: &InjectConfig,
-) -> Result<(), Error> {
+fn finish(pod: &mut Value, plan: &Plan, found: &Found, options: &Options) -> Result<(), Error> {
     let (Some(role), Value::Object(pod)) = (plan.shape.role, pod) else { return Ok(()) };
     let app_metrics = metrics::merge(
         object_in(object_in(pod, "metadata"), "annotations"),
@@ -109,9 +107,9 @@ fn finish(
     let Some(field) = plan.shape.list_of(PROXY_CONTAINER) else { return Ok(()) };
     if let Some(proxy) = container_mut(spec, field, PROXY_CONTAINER) {
         restart_policy(proxy, field == "initContainers");
-        let identity = ProxyIdentity { app_probes, app_metrics, ..plan.identity.clone() };
-        let complete = encode(&container::proxy(&config.proxy, options, &identity))?;
-        note_findings(proxy, &complete);
+        let env = array_in(proxy, "env");
+        note(env, container::APP_PROBES_ENV, app_probes)?;
+        note(env, container::APP_METRICS_ENV, app_metrics)?;
     }
     order::arrange(spec, plan.shape, options);
     Ok(())
@@ -176,20 +174,17 @@ fn restart_policy(proxy: &mut Map<String, Value>, native: bool) {
     }
 }
 
-/// Gives the proxy the variables about the rest of the pod, and takes away those that are over.
-fn note_findings(proxy: &mut Map<String, Value>, complete: &Value) {
-    let env = array_in(proxy, "env");
-    for name in NOTES {
-        let wanted = complete.get("env").and_then(Value::as_array);
-        let wanted = wanted.and_then(|env| env.iter().find(|item| name_of(item) == Some(name)));
-        let known = env.iter().position(|item| name_of(item) == Some(name));
-        match (known, wanted) {
-            (Some(known), Some(wanted)) => env[known] = wanted.clone(),
-            (Some(known), None) => drop(env.remove(known)),
-            (None, Some(wanted)) => env.push(wanted.clone()),
-            (None, None) => {}
-        }
+/// Sets a variable of the proxy that says what was found in the pod, or takes it away.
+fn note(env: &mut Vec<Value>, name: &str, found: Option<String>) -> Result<(), Error> {
+    let wanted = found.map(|found| encode(&container::value(name, &found))).transpose()?;
+    let known = env.iter().position(|item| name_of(item) == Some(name));
+    match (known, wanted) {
+        (Some(known), Some(wanted)) => env[known] = wanted,
+        (Some(known), None) => drop(env.remove(known)),
+        (None, Some(wanted)) => env.push(wanted),
+        (None, None) => {}
     }
+    Ok(())
 }
 
 fn dns_warning(pod: &Pod, namespace: &Namespace) -> Option<String> {

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Error, InjectConfig, Namespace, canonical,
-    container::{self, ProxyIdentity, Role},
+    container::{ProxyIdentity, Role},
     decide::selector,
+    encoded::{Encoded, encoded},
     json::{array_in, list, name_of},
     layers::{Layer, Shape},
     options::Options,
@@ -52,8 +53,6 @@ impl Plan {
             identity: ProxyIdentity {
                 role: shape.role.unwrap_or(Role::Sidecar),
                 workload: workload_name(&typed.metadata),
-                app_probes: None,
-                app_metrics: None,
             },
             warnings: Vec::new(),
         };
@@ -85,8 +84,7 @@ impl Plan {
     ) -> Result<Layer, Error> {
         let mut spec = Map::new();
         let user = User::of(namespace);
-        let proxy = encode(&container::proxy(&config.proxy, options, &self.identity))?;
-        let redirect = container::redirect(options).as_ref().map(encode).transpose()?;
+        let Encoded { redirect, proxy, volumes } = encoded(&config.proxy, options, &self.identity)?;
         for mut container in redirect.into_iter().chain([proxy]) {
             let field = name_of(&container).and_then(|name| self.shape.list_of(name));
             if let Some(field) = field {
@@ -94,7 +92,7 @@ impl Plan {
                 array_in(&mut spec, field).push(container);
             }
         }
-        spec.insert("volumes".to_owned(), encode(&container::volumes(options))?);
+        spec.insert("volumes".to_owned(), volumes);
         if !options.image_pull_secrets.is_empty() {
             let secret = |name: &String| json!({"name": name});
             let secrets: Vec<_> = options.image_pull_secrets.iter().map(secret).collect();
@@ -118,6 +116,9 @@ impl Plan {
 
     /// The installation's patches that the pod's own labels select.
     fn patches(&mut self, pod: &Value, config: &InjectConfig) {
+        if config.injection.patches.is_empty() {
+            return;
+        }
         let labels = string_map(pod, "/metadata/labels");
         for (index, patch) in config.injection.patches.iter().enumerate() {
             if patch.selector.as_ref().is_none_or(|selector| selector::matches(selector, &labels)) {

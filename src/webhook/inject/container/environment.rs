@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use serde::Serialize;
 
-use super::{APP_METRICS_ENV, APP_PROBES_ENV, ProxyIdentity, ProxySettings, Role, volumes};
+use super::{ProxyIdentity, ProxySettings, Role, volumes};
 use crate::{api::meshwright::RedirectionMode, webhook::inject::options::Options};
 
 /// Variables that the kubelet fills from fields of the pod.
@@ -19,6 +19,8 @@ const FIELDS: [(&str, &str); 5] = [
     ("SERVICE_ACCOUNT", "spec.serviceAccountName"),
     ("NODE_NAME", "spec.nodeName"),
 ];
+/// Name of the Deployment, StatefulSet, … behind the pod.
+pub const WORKLOAD_ENV: &str = "MESHWRIGHT_WORKLOAD";
 /// The variables of the agent.
 const PREFIX: &str = "MESHWRIGHT_";
 /// The one of them that is the user's: what the agent logs, by part.
@@ -47,7 +49,7 @@ pub(super) fn proxy(
         value("MESHWRIGHT_TRUST_DOMAIN", &settings.trust_domain),
         value("MESHWRIGHT_CLUSTER_DOMAIN", &settings.cluster_domain),
         value("MESHWRIGHT_REVISION", &settings.revision),
-        value("MESHWRIGHT_WORKLOAD", &identity.workload),
+        value(WORKLOAD_ENV, &identity.workload),
         value("MESHWRIGHT_PROXY_LOG_LEVEL", &options.logs.proxy),
         value("MESHWRIGHT_DRAIN_SECONDS", &options.drain_seconds.to_string()),
         value(
@@ -61,8 +63,6 @@ pub(super) fn proxy(
     if identity.role == Role::Sidecar {
         env.extend(of_sidecar(options));
     }
-    env.extend(identity.app_probes.as_deref().map(|probes| value(APP_PROBES_ENV, probes)));
-    env.extend(identity.app_metrics.as_deref().map(|metrics| value(APP_METRICS_ENV, metrics)));
     env.extend(metadata(options));
     env
 }
@@ -115,7 +115,8 @@ fn of_sidecar(options: &Options) -> impl Iterator<Item = EnvVar> {
     .flatten()
 }
 
-fn value(name: &str, value: &str) -> EnvVar {
+/// A variable with a value that the kubelet does not expand.
+pub fn value(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(escaped(value)), value_from: None }
 }
 
@@ -125,7 +126,7 @@ fn json(name: &str, data: &impl Serialize) -> EnvVar {
 }
 
 /// The kubelet expands `$(NAME)` in values and makes `$$` one `$`; what we write is meant literally.
-fn escaped(value: &str) -> String {
+pub fn escaped(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     let mut rest = value.chars().peekable();
     while let Some(c) = rest.next() {

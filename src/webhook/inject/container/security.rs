@@ -105,8 +105,7 @@ mod tests {
     }
 
     fn of_proxy(options: &Options, role: Role) -> Vec<String> {
-        let identity =
-            ProxyIdentity { role, workload: "web".to_owned(), app_probes: None, app_metrics: None };
+        let identity = ProxyIdentity { role, workload: "web".to_owned() };
         let container = container::proxy(&ProxySettings::default(), options, &identity);
         violations(&container.security_context.unwrap())
     }
