@@ -3,6 +3,7 @@
 
 pub mod installation;
 mod istio;
+mod mesh;
 pub mod names;
 mod unknown;
 

@@ -18,6 +18,7 @@ use super::{Error, validate::Validated};
 use crate::{
     api::meshwright::{
         GatewayStatus, MeshInstallation, MeshInstallationStatus, ProxyCount, labels::MANAGER,
+        status::MESH_CONFIGURED,
     },
     operator::{
         conditions::{self, Finding},
@@ -112,7 +113,10 @@ pub async fn write(
         rollout: before.rollout.clone(),
         certificates: before.certificates.clone(),
     };
-    if installation.status.as_ref() == Some(&status) {
+    // The control plane's condition is its own: it is not written here, and its changes are no news.
+    let mut ours = before.clone();
+    ours.conditions.retain(|condition| condition.type_ != MESH_CONFIGURED);
+    if installation.status.is_some() && ours == status {
         return Ok(());
     }
     let patch = json!({

@@ -9,7 +9,7 @@ use k8s_openapi::{
 use kube::{CustomResourceExt, ResourceExt};
 use serde_json::Value;
 
-use super::{names, read, unknown};
+use super::{mesh, names, read, unknown};
 use crate::{
     api::meshwright::{Gateway, Injection, MeshInstallation, Proxy, Redirection, Resources},
     diagnostic::{Diagnostic, ObjectRef},
@@ -72,6 +72,7 @@ pub fn check<'a>(
     }
     findings.proxy(&spec.proxy);
     findings.redirection(&spec.redirection);
+    findings.found.extend(mesh::check(installation));
     let mut names = BTreeSet::new();
     for (index, gateway) in spec.gateways.iter().enumerate() {
         let path = format!("spec.gateways[{index}]");
