@@ -23,7 +23,7 @@ use envoy_types::pb::{
 use prost::{Message, Name};
 
 use super::{message::any, names, ordered};
-use crate::mesh::{AccessLog, Collector, LogFormat};
+use crate::mesh::{AccessLog, Collector, LogFormat, LogStream};
 
 type Fields = &'static [(&'static str, &'static str)];
 
@@ -92,7 +92,7 @@ pub(super) fn of_connections(logs: &[AccessLog]) -> Vec<PbAccessLog> {
 /// `None` where a log takes the other of requests and connections.
 fn logger(log: &AccessLog, standard: Fields, requests: bool) -> Option<PbAccessLog> {
     match log {
-        AccessLog::File { path, format } => Some(file(path, &self::format(format, standard))),
+        AccessLog::File { stream, format } => Some(file(*stream, self::format(format, standard))),
         AccessLog::Requests {
             collector,
             log_name,
@@ -159,27 +159,15 @@ fn json<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> ordered::LogFor
 
 /// The container's own streams are those that Envoy has open: it may not open them by their names
 /// where another user has made them.
-fn file(path: &str, format: &ordered::LogFormat) -> PbAccessLog {
-    let stream = |name: &str| {
-        let log = ordered::StreamAccessLog { log_format: Some(format.clone()) };
-        let type_url = format!(
-            "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.{name}AccessLog"
-        );
-        let name = format!("envoy.access_loggers.{}", name.to_ascii_lowercase());
-        encoded(&name, Any { type_url, value: log.encode_to_vec() })
+fn file(stream: LogStream, format: ordered::LogFormat) -> PbAccessLog {
+    let (kind, name) = match stream {
+        LogStream::Stdout => ("Stdout", "envoy.access_loggers.stdout"),
+        LogStream::Stderr => ("Stderr", "envoy.access_loggers.stderr"),
     };
-    match path {
-        "/dev/stdout" => stream("Stdout"),
-        "/dev/stderr" => stream("Stderr"),
-        path => {
-            let log =
-                ordered::FileAccessLog { path: path.to_owned(), log_format: Some(format.clone()) };
-            let type_url =
-                "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
-            let config = Any { type_url: type_url.to_owned(), value: log.encode_to_vec() };
-            encoded("envoy.access_loggers.file", config)
-        }
-    }
+    let log = ordered::StreamAccessLog { log_format: Some(format) };
+    let type_url =
+        format!("type.googleapis.com/envoy.extensions.access_loggers.stream.v3.{kind}AccessLog");
+    encoded(name, Any { type_url, value: log.encode_to_vec() })
 }
 
 fn named<M: Message + Name>(name: &str, config: &M) -> PbAccessLog {

@@ -84,15 +84,6 @@ pub struct StreamAccessLog {
     pub log_format: Option<LogFormat>,
 }
 
-/// `envoy.extensions.access_loggers.file.v3.FileAccessLog`.
-#[derive(Clone, PartialEq, Message)]
-pub struct FileAccessLog {
-    #[prost(string, tag = "1")]
-    pub path: String,
-    #[prost(message, optional, tag = "5")]
-    pub log_format: Option<LogFormat>,
-}
-
 /// `envoy.config.core.v3.SubstitutionFormatString`.
 #[derive(Clone, PartialEq, Message)]
 pub struct LogFormat {

@@ -13,8 +13,8 @@ use std::{
 };
 
 pub use self::config::{
-    AccessLog, Collector, DefaultExports, InboundTraffic, Keepalive, LogFormat, MeshConfig,
-    OutboundTraffic, PathNormalization, TagValue, TlsVersions, Tracer, Tracing,
+    AccessLog, Collector, DefaultExports, InboundTraffic, Keepalive, LogFormat, LogStream,
+    MeshConfig, OutboundTraffic, PathNormalization, TagValue, TlsVersions, Tracer, Tracing,
 };
 pub use self::entry::{AddressRange, DnsEndpoint, Entry, Resolution};
 pub use crate::watch::snapshot::{Key, Labels};

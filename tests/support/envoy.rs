@@ -159,7 +159,6 @@ const FOLDERS: &[&str] = &[
     "config/listener/v3",
     "config/route/v3",
     "config/trace/v3",
-    "extensions/access_loggers/file/v3",
     "extensions/access_loggers/grpc/v3",
     "extensions/access_loggers/open_telemetry/v3",
     "extensions/access_loggers/stats/v3",

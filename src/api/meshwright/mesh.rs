@@ -30,9 +30,9 @@ pub struct MeshSettings {
     pub outbound_traffic_policy: OutboundTrafficPolicy,
     /// Where sidecars send what comes in for their application.
     pub inbound_traffic_policy: InboundTrafficPolicy,
-    /// File in the proxies' containers that each request and connection is logged to. `/dev/stdout`
-    /// is the container's log; empty for none. Where it is not given, the profile `demo` logs to
-    /// `/dev/stdout` and the others do not.
+    /// Where proxies log each request and connection: `/dev/stdout` or `/dev/stderr` of their
+    /// containers, nowhere if empty. Where it is not given, the profile `demo` logs to `/dev/stdout`
+    /// and the others do not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log_file: Option<String>,
     /// What is logged: with encoding `TEXT` a line with Envoy's `%COMMANDS%`, with `JSON` an object
@@ -175,7 +175,8 @@ pub enum OutboundTrafficMode {
 #[serde(rename_all = "camelCase", default)]
 pub struct InboundTrafficPolicy {
     /// `PASSTHROUGH` to the pod's address, as without a mesh; `LOCALHOST` to the loopback address, for
-    /// applications that listen there alone.
+    /// applications that listen there alone. Pods whose proxy is transparent (`TPROXY`) keep
+    /// `PASSTHROUGH`: nobody can come to a loopback address in a client's name.
     pub mode: InboundTrafficMode,
 }
 

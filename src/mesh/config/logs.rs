@@ -14,13 +14,13 @@ use crate::{
         mesh::{AccessLogEncoding, LogFormat as ApiFormat},
     },
     mesh::{
-        AccessLog, LogFormat,
+        AccessLog, LogFormat, LogStream,
         report::{OrReport, Path, Report},
     },
 };
 
-/// The container's log.
-pub(super) const STDOUT: &str = "/dev/stdout";
+const STDOUT: &str = "/dev/stdout";
+const STDERR: &str = "/dev/stderr";
 
 /// The format of the mesh, for logs that have none of their own.
 pub(super) fn standard(mesh: &MeshSettings, report: &mut Report) -> LogFormat {
@@ -110,7 +110,7 @@ pub(super) fn convert(
         let file = file(spec).or_report(report, &MESH.field("accessLogFile"), "InvalidPath");
         let file = file.flatten();
         return file
-            .map(|path| AccessLog::File { path, format: standard.clone() })
+            .map(|stream| AccessLog::File { stream, format: standard.clone() })
             .into_iter()
             .collect();
     }
@@ -125,19 +125,23 @@ pub(super) fn convert(
     logs
 }
 
-fn file(spec: &MeshInstallationSpec) -> Result<Option<String>, String> {
+fn file(spec: &MeshInstallationSpec) -> Result<Option<LogStream>, String> {
     match spec.mesh.access_log_file.as_deref() {
-        None if spec.profile == Profile::Demo => Ok(Some(STDOUT.to_owned())),
+        None if spec.profile == Profile::Demo => Ok(Some(LogStream::Stdout)),
         None | Some("") => Ok(None),
-        Some(path) => file_path(path).map(Some),
+        Some(path) => stream(path).map(Some),
     }
 }
 
-/// An absolute path.
-pub(super) fn file_path(path: &str) -> Result<String, String> {
-    if path.starts_with('/') && !path.ends_with('/') && !path.contains('\0') {
-        Ok(path.to_owned())
-    } else {
-        Err(format!("{path:?} is no path of a file: it must begin with /, such as {STDOUT}"))
+/// One of the container's streams. Another file may be in a folder that some proxy does not have, and
+/// Envoy refuses a listener whose log it cannot open: that proxy would be without any.
+pub(super) fn stream(path: &str) -> Result<LogStream, String> {
+    match path {
+        STDOUT => Ok(LogStream::Stdout),
+        STDERR => Ok(LogStream::Stderr),
+        _ => Err(format!(
+            "{path:?} may not be there in every proxy, which would then serve nothing: use {STDOUT} \
+             or {STDERR}"
+        )),
     }
 }

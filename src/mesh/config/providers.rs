@@ -19,7 +19,7 @@ use crate::{
         },
     },
     mesh::{
-        AccessLog, Host, LogFormat, MeshConfig, Service, Tracer,
+        AccessLog, Host, LogFormat, LogStream, MeshConfig, Service, Tracer,
         report::{OrReport, Path, Report},
         syntax,
     },
@@ -71,7 +71,7 @@ impl Providers {
     ) -> Self {
         let path = MESH.field("extensionProviders");
         let targets = Targets { config, services };
-        let stdout = AccessLog::File { path: logs::STDOUT.to_owned(), format: standard.clone() };
+        let stdout = AccessLog::File { stream: LogStream::Stdout, format: standard.clone() };
         let mut all = BTreeMap::from([
             ("prometheus".to_owned(), (Kind::Metrics, Some(Provider::Metrics))),
             ("envoy".to_owned(), (Kind::Log, Some(Provider::Log(stdout)))),
@@ -81,7 +81,9 @@ impl Providers {
             let path = path.index(index);
             if provider.name.is_empty() {
                 report.error(&path.field("name"), "NameMissing", "give the provider a name");
-            } else if !names.insert(&provider.name) {
+                continue;
+            }
+            if !names.insert(&provider.name) {
                 let message = format!("a provider {} stands above it already", provider.name);
                 report.error(&path.field("name"), "Duplicate", message);
                 continue;
@@ -305,11 +307,10 @@ fn file(
     path: &Path<'_>,
     report: &mut Report,
 ) -> Option<Provider> {
-    let where_to =
-        logs::file_path(&file.path).or_report(report, &path.field("path"), "InvalidPath");
+    let where_to = logs::stream(&file.path).or_report(report, &path.field("path"), "InvalidPath");
     let format_path = path.field("logFormat");
     let format = logs::of_file(file.log_format.as_ref(), standard, &format_path, report);
-    Some(Provider::Log(AccessLog::File { path: where_to?, format: format? }))
+    Some(Provider::Log(AccessLog::File { stream: where_to?, format: format? }))
 }
 
 fn requests(

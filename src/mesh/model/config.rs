@@ -152,7 +152,7 @@ pub struct Collector {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLog {
     File {
-        path: String,
+        stream: LogStream,
         format: LogFormat,
     },
     /// Requests, in Envoy's protocol.
@@ -187,6 +187,13 @@ impl AccessLog {
             | Self::OpenTelemetry { collector, .. } => Some(collector),
         }
     }
+}
+
+/// A stream of the proxy's container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
 }
 
 /// What a line of a log is.

@@ -38,7 +38,7 @@ pub struct ExtensionProvider {
     /// Traces in the form of OpenTelemetry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opentelemetry: Option<OpenTelemetryTracing>,
-    /// Logs in a file of the proxy's container.
+    /// Logs to a stream of the proxy's container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envoy_file_access_log: Option<FileAccessLog>,
     /// Logs of requests to a service that speaks Envoy's gRPC protocol for access logs.
@@ -141,11 +141,11 @@ pub struct HeaderValue {
     pub value: String,
 }
 
-/// Logs in a file of the proxy's container.
+/// Logs to a stream of the proxy's container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct FileAccessLog {
-    /// The file; `/dev/stdout` is the container's log.
+    /// `/dev/stdout` or `/dev/stderr`.
     pub path: String,
     /// What is logged; as `accessLogFormat` says if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
