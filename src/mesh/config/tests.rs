@@ -9,7 +9,7 @@ use crate::{
     mesh::{AccessLog, LogFormat, LogStream, Tracer},
 };
 
-fn convert_mesh(mesh: Value) -> (MeshConfig, Vec<Diagnostic>) {
+fn convert_mesh(mesh: &Value) -> (MeshConfig, Vec<Diagnostic>) {
     let spec: MeshInstallationSpec = serde_json::from_value(json!({ "mesh": mesh })).unwrap();
     let mut config = MeshConfig::default();
     let report = convert(&MeshInstallation::new("mesh", spec), &mut config, None);
@@ -17,7 +17,7 @@ fn convert_mesh(mesh: Value) -> (MeshConfig, Vec<Diagnostic>) {
 }
 
 fn settings(mesh: Value) -> MeshConfig {
-    let (config, found) = convert_mesh(mesh);
+    let (config, found) = convert_mesh(&mesh);
     assert_eq!(found, []);
     config
 }
@@ -57,7 +57,7 @@ fn named_providers_take_the_place_of_the_file() {
 
 #[test]
 fn a_wrong_setting_leaves_the_others() {
-    let (config, found) = convert_mesh(json!({
+    let (config, found) = convert_mesh(&json!({
         "connectTimeout": "soon", "dnsRefreshRate": "10s", "accessLogFile": "/var/log/access",
     }));
     assert_eq!(config.connect_timeout, MeshConfig::default().connect_timeout);
@@ -81,14 +81,14 @@ fn short_names_of_services_are_completed_where_there_are_services() {
     };
     assert_eq!(host("tracing/zipkin"), "zipkin.tracing.svc.cluster.local");
     assert_eq!(host("zipkin.example.com"), "zipkin.example.com");
-    let (config, found) = convert_mesh(provider("zipkin"));
+    let (config, found) = convert_mesh(&provider("zipkin"));
     assert_eq!(config.tracing, None);
     assert_eq!(found[0].path, "spec.mesh.extensionProviders[0].zipkin.service");
 }
 
 #[test]
 fn a_provider_of_authorization_is_said_to_be_unused() {
-    let (_, found) = convert_mesh(json!({"extensionProviders": [
+    let (_, found) = convert_mesh(&json!({"extensionProviders": [
         {"name": "a", "envoyExtAuthzGrpc": {"service": "a.b.svc.cluster.local", "port": 1}},
     ]}));
     assert_eq!(found.len(), 1);

@@ -22,12 +22,12 @@ pub(super) fn convert(
 ) -> Option<Tracing> {
     let path = MESH.field("defaultProviders");
     let path = path.field("tracing");
-    let names = &mesh.default_providers.tracing;
-    if names.len() > 1 {
+    let wanted = &mesh.default_providers.tracing;
+    if wanted.len() > 1 {
         let message = "a proxy reports to one tracing provider: name one";
         report.error(&path.index(1), "TooMany", message);
     }
-    let named = providers.named(names, Kind::Tracing, &path, report);
+    let named = providers.named(wanted, Kind::Tracing, &path, report);
     let path = MESH.field("tracing");
     let sampling = sampling(mesh.tracing.sampling)
         .or_report(report, &path.field("sampling"), "OutOfRange")

@@ -24,7 +24,7 @@ pub(super) fn http(
     header_names(request, &path.field("includeRequestHeadersInCheck"), report);
     let additional = path.field("includeAdditionalHeadersInCheck");
     for (name, value) in &http.include_additional_headers_in_check {
-        let header = syntax::header_name(name).and(syntax::header_value(value));
+        let header = syntax::header_name(name).and_then(|_| syntax::header_value(value));
         header.or_report(report, &additional.key(name), "InvalidHeader");
     }
     for (field, patterns) in [
