@@ -4,6 +4,7 @@
 //! [`outbound::listener`], …); [`outbound()`], [`inbound()`] and [`gateway()`] are loops over those.
 //! Equal plans give equal bytes: messages with maps of more than one entry come from [`ordered`].
 
+mod access_log;
 pub mod cluster;
 pub mod endpoints;
 pub mod gateway;
@@ -18,6 +19,7 @@ pub mod route;
 pub mod secret;
 pub mod telemetry;
 pub mod tls;
+mod tracing;
 
 pub use self::{
     endpoints::endpoints, gateway::gateway, inbound::inbound, outbound::outbound, secret::Secrets,

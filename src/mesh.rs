@@ -6,8 +6,9 @@
 
 pub mod allocation;
 mod backend;
-mod config;
+pub(crate) mod config;
 mod destination_rule;
+pub mod discovery;
 pub mod endpoints;
 pub mod gateway;
 mod grants;
@@ -42,6 +43,9 @@ pub fn build(snapshot: &Snapshot, endpoints: &EndpointTable) -> (Mesh, Vec<Diagn
     let mut diagnostics = Vec::new();
     let mut services = services::build(snapshot, &config, endpoints);
     services.extend(service_entry::build(snapshot, &config, endpoints, &mut diagnostics));
+    // Only now is it known where providers are.
+    let (config, mut found) = config::complete(snapshot, &services);
+    diagnostics.append(&mut found);
     let mut mesh = Mesh {
         services,
         workloads: services::workloads(snapshot, &config),

@@ -6,12 +6,14 @@
 //! over those.
 
 pub mod cluster;
+mod collector;
 mod domains;
 mod entry;
 pub mod gateway;
 pub mod inbound;
 pub mod outbound;
 pub mod route;
+mod stat_name;
 mod view;
 
 use std::{net::IpAddr, sync::Arc};
@@ -24,7 +26,7 @@ pub use self::{
     route::{Action, Fallback, Route, RouteTable, Share, TableName, VirtualHost},
     view::View,
 };
-use crate::mesh::{Mesh, ProxyNode};
+use crate::mesh::{Mesh, ProxyNode, Tracer};
 
 /// What makes two sidecars share an outbound plan: everything that [`outbound`] reads besides the
 /// mesh.
@@ -32,6 +34,8 @@ use crate::mesh::{Mesh, ProxyNode};
 pub struct ScopeKey {
     pub namespace: Arc<str>,
     pub families: Families,
+    /// Only where listeners say whose they are: traces of OpenTelemetry carry it.
+    pub workload: Option<Arc<str>>,
 }
 
 /// Address families that a proxy can use. Envoy refuses a listener on a family that its kernel does
@@ -54,8 +58,19 @@ impl Families {
     }
 }
 
-pub fn scope(_mesh: &Mesh, node: &ProxyNode) -> ScopeKey {
-    ScopeKey { namespace: node.key.namespace.clone(), families: Families::of(&node.addresses) }
+pub fn scope(mesh: &Mesh, node: &ProxyNode) -> ScopeKey {
+    let tracer = mesh.config.tracing.as_ref().map(|tracing| &tracing.tracer);
+    let named = matches!(tracer, Some(Tracer::OpenTelemetry { .. }));
+    ScopeKey {
+        namespace: node.key.namespace.clone(),
+        families: Families::of(&node.addresses),
+        workload: named.then(|| node.workload.clone()),
+    }
+}
+
+/// What traces call a workload, as its proxy's bootstrap does.
+fn traced_as(workload: &str, namespace: &str) -> String {
+    format!("{workload}.{namespace}")
 }
 
 /// The port that gateway pods listen on for a port of their Service. Pods run without privileges,

@@ -1,6 +1,6 @@
 //! Diagnostics and NACKs → conditions on users' objects.
 //!
-//! [`conditions`], [`istio`] and [`gateway`] are pure: what the status of an object should be.
+//! [`conditions`], [`installation`], [`istio`] and [`gateway`] are pure: what the status of an object should be.
 //! [`patch`] compares it with what the object says, and [`writer`] writes the differences: one task,
 //! in the control plane that leads.
 //!
@@ -9,6 +9,7 @@
 
 mod conditions;
 mod gateway;
+mod installation;
 mod istio;
 mod patch;
 mod writer;

@@ -9,6 +9,7 @@ use meshwright::{mesh, watch};
 fn cases() {
     insta::glob!("golden/mesh/*/input.yaml", |path| {
         let snapshot = watch::from_yaml(&fs::read_to_string(path).unwrap()).unwrap();
+        let snapshot = mesh::discovery::visible(&snapshot);
         let endpoints = mesh::endpoints::build(&snapshot);
         let (mesh, diagnostics) = mesh::build(&snapshot, &endpoints);
         let mut said = String::new();

@@ -22,6 +22,7 @@ mod installation;
 mod load;
 mod manifest;
 mod memory;
+mod mesh_config;
 mod metrics;
 mod operator;
 mod probes;
@@ -75,6 +76,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "agent-killed", run: workloads::agent_killed_during_start },
         Scenario { name: "churn", run: churn::no_pod_without_a_proxy },
         Scenario { name: "dns", run: dns::agents_answer },
+        Scenario { name: "mesh-config", run: mesh_config::take_effect },
         Scenario { name: "memory", run: memory::within_budget },
         Scenario { name: "rolling-restart", run: resilience::rolling_restart_loses_nothing },
         Scenario { name: "rolling-fleet", run: rollouts::rolling_in_waves },

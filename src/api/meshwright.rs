@@ -7,7 +7,7 @@ pub mod fleet;
 mod gateway;
 mod injection;
 pub mod labels;
-mod mesh;
+pub mod mesh;
 mod profile;
 mod proxy;
 mod redirection;

@@ -194,11 +194,12 @@ impl Engine {
 
 impl Rebuild {
     pub fn run(self) -> Rebuilt {
-        let mut endpoints = mesh::endpoints::build(&self.snapshot);
+        let snapshot = mesh::discovery::visible(&self.snapshot);
+        let mut endpoints = mesh::endpoints::build(&snapshot);
         keep_unchanged(&mut endpoints, &self.known);
-        let built = mesh::build(&self.snapshot, &endpoints);
+        let built = mesh::build(&snapshot, &endpoints);
         let names = endpoint_names(&built.0);
-        let config = Config::new(self.generation, built, self.snapshot, self.interner);
+        let config = Config::new(self.generation, built, snapshot, self.interner);
         for scope in &self.scopes {
             config.outbound(scope);
         }

@@ -1,5 +1,7 @@
 //! Clusters.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use envoy_types::pb::{
     envoy::{
         config::{
@@ -12,8 +14,8 @@ use envoy_types::pb::{
                 },
             },
             core::v3::{
-                BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Http2ProtocolOptions,
-                Metadata, TcpKeepalive, TransportSocket,
+                Address, BindConfig, ExtraSourceAddress, Http1ProtocolOptions,
+                Http2ProtocolOptions, Metadata, TransportSocket,
             },
             endpoint::v3::{
                 ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
@@ -33,7 +35,8 @@ use envoy_types::pb::{
 use prost::Message;
 
 use super::{
-    message::{any, dns_address, from_ads, number, seconds, socket_address},
+    listener::keepalive,
+    message::{address, any, dns_address, duration, from_ads, number, socket_address},
     names, ordered, tls,
 };
 use crate::{
@@ -63,7 +66,8 @@ pub fn service(cluster: &Cluster, config: &MeshConfig, from_gateway: bool) -> Re
         }
         Discovery::Dns { .. } => (DiscoveryType::StrictDns, policy(cluster.load_balancing)),
     };
-    let mut message = base(names::cluster(&cluster.id), kind, lb_policy);
+    let mut message = base(names::cluster(&cluster.id), kind, lb_policy, config);
+    message.alt_stat_name = cluster.stat_name.clone().unwrap_or_default();
     match &cluster.discovery {
         Discovery::Endpoints(name) => {
             message.eds_cluster_config = Some(EdsClusterConfig {
@@ -74,6 +78,7 @@ pub fn service(cluster: &Cluster, config: &MeshConfig, from_gateway: bool) -> Re
         Discovery::Dns { endpoints, .. } => {
             message.load_assignment = Some(dns_endpoints(&message.name, endpoints));
             message.dns_lookup_family = DnsLookupFamily::All.into();
+            set_dns_refresh(&mut message, config);
         }
         Discovery::ClientsChoice => {}
     }
@@ -86,22 +91,23 @@ pub fn service(cluster: &Cluster, config: &MeshConfig, from_gateway: bool) -> Re
 }
 
 /// The clusters that every sidecar's outbound side has.
-pub fn insert_well_known(set: &mut ResourceSet) {
-    set.insert_encoded(passthrough());
-    set.insert_encoded(black_hole());
+pub fn insert_well_known(set: &mut ResourceSet, config: &MeshConfig) {
+    set.insert_encoded(passthrough(config));
+    set.insert_encoded(black_hole(config));
 }
 
 /// Wherever the client wanted to go, in whatever HTTP version it speaks.
-fn passthrough() -> Resource {
-    let mut cluster =
-        base(names::PASSTHROUGH.to_owned(), DiscoveryType::OriginalDst, LbPolicy::ClusterProvided);
+fn passthrough(config: &MeshConfig) -> Resource {
+    let name = names::PASSTHROUGH.to_owned();
+    let mut cluster = base(name, DiscoveryType::OriginalDst, LbPolicy::ClusterProvided, config);
     cluster.typed_extension_protocol_options = http_options(UpstreamProtocol::AsDownstream);
     with_service(&cluster, "unknown", names::PASSTHROUGH, "unknown")
 }
 
 /// No endpoints: connections are closed, requests answered with 503.
-pub fn black_hole() -> Resource {
-    let cluster = base(names::BLACK_HOLE.to_owned(), DiscoveryType::Static, LbPolicy::RoundRobin);
+pub fn black_hole(config: &MeshConfig) -> Resource {
+    let name = names::BLACK_HOLE.to_owned();
+    let cluster = base(name, DiscoveryType::Static, LbPolicy::RoundRobin, config);
     with_service(&cluster, "unknown", names::BLACK_HOLE, "unknown")
 }
 
@@ -111,10 +117,28 @@ pub fn application(
     name: String,
     protocol: UpstreamProtocol,
     families: Option<Families>,
+    config: &MeshConfig,
 ) -> PbCluster {
-    let mut cluster = base(name, DiscoveryType::OriginalDst, LbPolicy::ClusterProvided);
+    let mut cluster = base(name, DiscoveryType::OriginalDst, LbPolicy::ClusterProvided, config);
     cluster.typed_extension_protocol_options = http_options(protocol);
     cluster.upstream_bind_config = families.map(own_addresses);
+    cluster
+}
+
+/// The application at the loopback address of the first of these `families`.
+pub fn local_application(
+    name: String,
+    protocol: UpstreamProtocol,
+    families: Families,
+    port: u16,
+    config: &MeshConfig,
+) -> PbCluster {
+    let loopback: IpAddr =
+        if families.v4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    let mut cluster = base(name, DiscoveryType::Static, LbPolicy::RoundRobin, config);
+    let endpoint = lb_endpoint(address(loopback, port), None);
+    cluster.load_assignment = Some(assignment(&cluster.name, vec![endpoint]));
+    cluster.typed_extension_protocol_options = http_options(protocol);
     cluster
 }
 
@@ -133,19 +157,14 @@ fn own_addresses(families: Families) -> BindConfig {
     }
 }
 
-fn base(name: String, kind: DiscoveryType, lb_policy: LbPolicy) -> PbCluster {
+fn base(name: String, kind: DiscoveryType, lb_policy: LbPolicy, config: &MeshConfig) -> PbCluster {
     PbCluster {
         name,
-        connect_timeout: seconds(10),
+        connect_timeout: duration(config.connect_timeout),
         lb_policy: lb_policy.into(),
         circuit_breakers: Some(unlimited()),
-        // A peer that went away without a word is noticed after about five minutes, not hours.
         upstream_connection_options: Some(UpstreamConnectionOptions {
-            tcp_keepalive: Some(TcpKeepalive {
-                keepalive_probes: number(3),
-                keepalive_time: number(180),
-                keepalive_interval: number(30),
-            }),
+            tcp_keepalive: Some(keepalive(config)),
             ..UpstreamConnectionOptions::default()
         }),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind.into())),
@@ -174,27 +193,35 @@ fn policy(load_balancing: LoadBalancing) -> LbPolicy {
     }
 }
 
+#[expect(deprecated, reason = "the type of cluster that has it instead is not in older Envoys")]
+fn set_dns_refresh(message: &mut PbCluster, config: &MeshConfig) {
+    message.dns_refresh_rate = config.dns_refresh.and_then(duration);
+}
+
 fn dns_endpoints(cluster: &str, targets: &[DnsTarget]) -> ClusterLoadAssignment {
     let endpoint = |target: &DnsTarget| {
-        let address = Some(dns_address(&target.host, target.port));
-        LbEndpoint {
-            host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
-                address,
-                ..Endpoint::default()
-            })),
-            metadata: target.meshed.then(|| Metadata {
-                filter_metadata: [(SOCKET_MATCH.to_owned(), tls_mode(Some("istio")))].into(),
-                ..Metadata::default()
-            }),
-            ..LbEndpoint::default()
-        }
+        let metadata = target.meshed.then(|| Metadata {
+            filter_metadata: [(SOCKET_MATCH.to_owned(), tls_mode(Some("istio")))].into(),
+            ..Metadata::default()
+        });
+        lb_endpoint(dns_address(&target.host, target.port), metadata)
     };
+    assignment(cluster, targets.iter().map(endpoint).collect())
+}
+
+fn lb_endpoint(address: Address, metadata: Option<Metadata>) -> LbEndpoint {
+    let endpoint = Endpoint { address: Some(address), ..Endpoint::default() };
+    LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
+        metadata,
+        ..LbEndpoint::default()
+    }
+}
+
+fn assignment(cluster: &str, lb_endpoints: Vec<LbEndpoint>) -> ClusterLoadAssignment {
     ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
-        endpoints: vec![LocalityLbEndpoints {
-            lb_endpoints: targets.iter().map(endpoint).collect(),
-            ..LocalityLbEndpoints::default()
-        }],
+        endpoints: vec![LocalityLbEndpoints { lb_endpoints, ..LocalityLbEndpoints::default() }],
         ..ClusterLoadAssignment::default()
     }
 }
@@ -230,7 +257,7 @@ fn http_options(protocol: UpstreamProtocol) -> Extensions {
 }
 
 fn set_tls(message: &mut PbCluster, cluster: &Cluster, config: &MeshConfig) {
-    let mesh = || tls::to_mesh(names::sni(&cluster.id), &cluster.identities, &config.trust_domain);
+    let mesh = || tls::to_mesh(names::sni(&cluster.id), &cluster.identities, config);
     match cluster.tls {
         UpstreamTls::Never => {}
         UpstreamTls::Always => message.transport_socket = Some(mesh()),

@@ -9,13 +9,13 @@ use envoy_types::pb::envoy::config::{
 
 use super::{
     Encoded, cluster,
-    http::{self, Clients, Routes},
+    http::{self, Clients, Observed, Routes},
     listener as parts,
     message::{number, seconds},
     names, route,
     secret::{self, Secrets},
     telemetry::{self, Reporter},
-    tls,
+    tls, tracing,
 };
 use crate::{
     diagnostic::Diagnostic,
@@ -31,7 +31,7 @@ const BUFFER_BYTES: u32 = 32 * 1024;
 pub fn gateway(plan: &GatewayPlan, secrets: &Secrets) -> (Encoded, Vec<Diagnostic>) {
     let mut encoded = Encoded::default();
     let mut diagnostics = Vec::new();
-    cluster::insert_well_known(&mut encoded.clusters);
+    cluster::insert_well_known(&mut encoded.clusters, &plan.config);
     for cluster in plan.clusters.values() {
         encoded.clusters.insert_encoded(cluster::service(cluster, &plan.config, true));
     }
@@ -54,7 +54,7 @@ pub fn gateway(plan: &GatewayPlan, secrets: &Secrets) -> (Encoded, Vec<Diagnosti
         }
     }
     for table in served.into_iter().filter_map(|name| plan.tables.get(name)) {
-        encoded.routes.insert(&route::table(table));
+        encoded.routes.insert(&route::table(table, &plan.config));
     }
     for resource in usable.into_values() {
         encoded.secrets.insert_encoded(resource);
@@ -111,7 +111,7 @@ fn listener(plan: &GatewayPlan, port: u16, chains: Vec<FilterChain>) -> Listener
         listener_filters_timeout: seconds(10),
         filter_chains: chains,
         per_connection_buffer_limit_bytes: number(BUFFER_BYTES),
-        tcp_keepalive: Some(parts::keepalive()),
+        tcp_keepalive: Some(parts::keepalive(&plan.config)),
         ..parts::listener(
             names::listener(None, port),
             &parts::every_address(plan.families),
@@ -124,7 +124,7 @@ fn listener(plan: &GatewayPlan, port: u16, chains: Vec<FilterChain>) -> Listener
 fn https(plan: &GatewayPlan, tls_chain: &TlsChain, secrets: &[String]) -> FilterChain {
     FilterChain {
         filters: vec![manager(plan, &tls_chain.routes)],
-        transport_socket: Some(tls::from_outside(secrets.iter().cloned())),
+        transport_socket: Some(tls::from_outside(secrets.iter().cloned(), &plan.config)),
         // Else a client that never finishes its handshake is kept for ever.
         transport_socket_connect_timeout: seconds(10),
         ..chain(&tls_chain.server, &tls_chain.hosts)
@@ -147,7 +147,10 @@ fn manager(
     plan: &GatewayPlan,
     routes: &TableName,
 ) -> envoy_types::pb::envoy::config::listener::v3::Filter {
-    let logs = telemetry::of_requests(&Reporter::Source, plan.config.access_log);
+    let observed = Observed {
+        logs: telemetry::of_requests(&Reporter::Source, &plan.config),
+        tracing: tracing::of(&plan.config, &plan.traced_as),
+    };
     let prefix = names::table(routes);
-    http::filter(prefix, Routes::Discovered(routes), Clients::World, logs)
+    http::filter(prefix, Routes::Discovered(routes), Clients::World, observed, &plan.config)
 }

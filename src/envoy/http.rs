@@ -17,8 +17,9 @@ use envoy_types::pb::envoy::{
         network::http_connection_manager::v3::{
             HttpConnectionManager, HttpFilter, Rds,
             http_connection_manager::{
-                ForwardClientCertDetails, InternalAddressConfig, RouteSpecifier,
-                ServerHeaderTransformation, SetCurrentClientCertDetails, UpgradeConfig,
+                ForwardClientCertDetails, InternalAddressConfig, PathWithEscapedSlashesAction,
+                RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails, Tracing,
+                UpgradeConfig,
             },
             http_filter,
         },
@@ -29,7 +30,10 @@ use super::{
     message::{any, duration, from_ads, no, number, seconds, yes},
     names,
 };
-use crate::plan::TableName;
+use crate::{
+    mesh::{MeshConfig, PathNormalization},
+    plan::TableName,
+};
 
 /// Where requests come from, which decides what of them is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,19 +54,27 @@ pub enum Routes<'a> {
     Inline(Box<RouteConfiguration>),
 }
 
+/// Who is told of requests.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub logs: Vec<AccessLog>,
+    pub tracing: Option<Tracing>,
+}
+
 pub fn filter(
     stat_prefix: String,
     routes: Routes<'_>,
     clients: Clients,
-    access_log: Vec<AccessLog>,
+    observed: Observed,
+    config: &MeshConfig,
 ) -> Filter {
     let mut manager = HttpConnectionManager {
         stat_prefix,
         http_filters: vec![router()],
-        access_log,
+        access_log: observed.logs,
+        tracing: observed.tracing,
         use_remote_address: no(),
         generate_request_id: yes(),
-        normalize_path: yes(),
         // Nobody's x-envoy-… headers may steer the proxy: applications' cannot be told from those
         // that they pass on from strangers.
         internal_address_config: Some(InternalAddressConfig::default()),
@@ -77,6 +89,7 @@ pub fn filter(
         route_specifier: Some(route_specifier(routes)),
         ..HttpConnectionManager::default()
     };
+    normalize_paths(&mut manager, config.paths);
     match clients {
         Clients::Application | Clients::Cluster => {}
         Clients::Mesh => {
@@ -89,6 +102,19 @@ pub fn filter(
     Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
         config_type: Some(filter::ConfigType::TypedConfig(any(&manager))),
+    }
+}
+
+fn normalize_paths(manager: &mut HttpConnectionManager, how: PathNormalization) {
+    if how == PathNormalization::None {
+        manager.normalize_path = no();
+        return;
+    }
+    manager.normalize_path = yes();
+    manager.merge_slashes = how != PathNormalization::Base;
+    if how == PathNormalization::DecodeAndMergeSlashes {
+        manager.path_with_escaped_slashes_action =
+            PathWithEscapedSlashesAction::UnescapeAndForward.into();
     }
 }
 

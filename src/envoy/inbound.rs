@@ -4,6 +4,8 @@
 //! protocol, and never goes back: once a port (or a transport) has a chain of its own, what fits
 //! none of that port's chains is closed. So each port lists all that it accepts.
 
+use std::time::Duration;
+
 use envoy_types::pb::envoy::config::{
     core::v3::TrafficDirection,
     listener::v3::{FilterChain, FilterChainMatch, Listener},
@@ -11,15 +13,15 @@ use envoy_types::pb::envoy::config::{
 
 use super::{
     Encoded, cluster,
-    http::{self, Clients, Routes},
+    http::{self, Clients, Observed, Routes},
     listener::{self as parts, MESH_HTTP, PLAIN_HTTP},
-    message::{mesh_server_names, seconds, yes},
+    message::{duration, mesh_server_names, seconds, yes},
     names, route,
     telemetry::{self, Reporter},
-    tls,
+    tls, tracing,
 };
 use crate::{
-    mesh::{Interception, PeerTls, Protocol},
+    mesh::{InboundTraffic, Interception, PeerTls, Protocol},
     plan::{InboundPlan, InboundPort, UpstreamProtocol},
 };
 
@@ -31,6 +33,7 @@ const CLIENTS_MARK: u32 = 1337;
 
 pub fn inbound(plan: &InboundPlan) -> Encoded {
     let mut encoded = Encoded::default();
+    let config = &plan.config;
     let families = (plan.interception == Interception::Redirect).then_some(plan.families);
     for (port, inbound) in &plan.ports {
         let protocol = match inbound.protocol {
@@ -41,16 +44,32 @@ pub fn inbound(plan: &InboundPlan) -> Encoded {
             _ => UpstreamProtocol::AsDownstream,
         };
         let name = names::inbound_cluster(*port);
-        encoded.clusters.insert(&cluster::application(name, protocol, families));
+        let mut cluster = if at_loopback(plan) {
+            cluster::local_application(name, protocol, plan.families, *port, config)
+        } else {
+            cluster::application(name, protocol, families, config)
+        };
+        cluster.alt_stat_name = inbound.stat_name.clone().unwrap_or_default();
+        encoded.clusters.insert(&cluster);
     }
     encoded.clusters.insert(&cluster::application(
         names::INBOUND_PASSTHROUGH.to_owned(),
         UpstreamProtocol::AsDownstream,
         families,
+        config,
     ));
-    encoded.clusters.insert_encoded(cluster::black_hole());
+    for cluster in plan.clusters.values() {
+        encoded.clusters.insert_encoded(cluster::service(cluster, config, false));
+    }
+    encoded.clusters.insert_encoded(cluster::black_hole(config));
     encoded.listeners.insert(&virtual_inbound(plan));
     encoded
+}
+
+/// Whether the application is reached at the loopback address. A transparent proxy goes on in its
+/// client's name, which nobody can at that address.
+fn at_loopback(plan: &InboundPlan) -> bool {
+    plan.config.inbound == InboundTraffic::Localhost && plan.interception == Interception::Redirect
 }
 
 pub fn virtual_inbound(plan: &InboundPlan) -> Listener {
@@ -60,7 +79,12 @@ pub fn virtual_inbound(plan: &InboundPlan) -> Listener {
         parts::on_port(Some(PORT)),
         parts::tcp_proxy(names::BLACK_HOLE.to_owned(), names::BLACK_HOLE.to_owned(), Vec::new()),
     );
-    let others = InboundPort { protocol: Protocol::Detect, tls: plan.other_ports, service: None };
+    let others = InboundPort {
+        protocol: Protocol::Detect,
+        tls: plan.other_ports,
+        service: None,
+        stat_name: None,
+    };
     let ports =
         plan.ports.iter().map(|(number, port)| Chains { plan, number: Some(*number), port });
     let others = Chains { plan, number: None, port: &others };
@@ -70,7 +94,8 @@ pub fn virtual_inbound(plan: &InboundPlan) -> Listener {
     // A plaintext client that waits for the server to speak waits this long for nothing: TLS is
     // looked for, and it says nothing. Where there are such ports the wait is short; elsewhere it is
     // long enough for a busy machine not to take a late handshake for plaintext.
-    let first_bytes = seconds(if plan.has_waiting_clients() { 1 } else { 5 });
+    let first_bytes = Duration::from_secs(if plan.has_waiting_clients() { 1 } else { 5 });
+    let first_bytes = plan.config.detection_timeout.unwrap_or(first_bytes);
     let transparent = plan.interception == Interception::Tproxy;
     Listener {
         transparent: transparent.then(yes).flatten(),
@@ -81,13 +106,13 @@ pub fn virtual_inbound(plan: &InboundPlan) -> Listener {
                 parts::http_inspector(&without(looks_for_http)),
             ])
             .collect(),
-        listener_filters_timeout: first_bytes,
+        listener_filters_timeout: duration(first_bytes),
         continue_on_listener_filters_timeout: true,
         filter_chains: std::iter::once(direct)
             .chain(ports.flat_map(|port| port.all()))
             .chain(others.all())
             .collect(),
-        tcp_keepalive: Some(parts::keepalive()),
+        tcp_keepalive: Some(parts::keepalive(&plan.config)),
         ..parts::listener(
             names::VIRTUAL_INBOUND.to_owned(),
             &parts::every_address(plan.families),
@@ -182,7 +207,7 @@ impl Chains<'_> {
     }
 
     fn secured(&self, chain: FilterChain) -> FilterChain {
-        let socket = tls::from_mesh(&self.plan.config.trust_domain);
+        let socket = tls::from_mesh(&self.plan.config);
         FilterChain {
             transport_socket: Some(socket),
             // Else who never begins a handshake keeps a connection for ever.
@@ -192,26 +217,21 @@ impl Chains<'_> {
     }
 
     fn http(&self, name: &str, looks: FilterChainMatch, clients: Clients) -> FilterChain {
-        let cluster = self.cluster();
+        let config = &self.plan.config;
         let port = self.port_text();
-        let routes =
-            route::to_application(cluster.clone(), format!("inbound|http|{port}"), cluster);
-        let logs = telemetry::of_requests(
-            &self.reporter(clients == Clients::Mesh),
-            self.plan.config.access_log,
-        );
-        let manager = http::filter(
-            format!("inbound_{port}"),
-            Routes::Inline(Box::new(routes)),
-            clients,
-            logs,
-        );
+        let host = format!("inbound|http|{port}");
+        let routes = route::to_application(host, self.cluster(), &config.inbound_retries);
+        let observed = Observed {
+            logs: telemetry::of_requests(&self.reporter(clients == Clients::Mesh), config),
+            tracing: tracing::of(config, &self.plan.traced_as),
+        };
+        let routes = Routes::Inline(Box::new(routes));
+        let manager = http::filter(format!("inbound_{port}"), routes, clients, observed, config);
         parts::chain(self.name(name), looks, manager)
     }
 
     fn tcp(&self, name: &str, looks: FilterChainMatch, mutual_tls: bool) -> FilterChain {
-        let logs =
-            telemetry::of_connections(&self.reporter(mutual_tls), self.plan.config.access_log);
+        let logs = telemetry::of_connections(&self.reporter(mutual_tls), &self.plan.config);
         let proxy = if mutual_tls { parts::tcp_proxy_after_handshake } else { parts::tcp_proxy };
         let proxy = proxy(format!("inbound_{}", self.port_text()), self.cluster(), logs);
         parts::chain(self.name(name), looks, proxy)

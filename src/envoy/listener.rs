@@ -29,7 +29,7 @@ use envoy_types::pb::{
 };
 
 use super::message::{address, any, number, seconds};
-use crate::plan::Families;
+use crate::{mesh::MeshConfig, plan::Families};
 
 /// What the HTTP inspector calls plaintext HTTP.
 pub const PLAIN_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
@@ -57,12 +57,13 @@ pub fn every_address(families: Families) -> Vec<IpAddr> {
     v4.into_iter().chain(v6).collect()
 }
 
-/// Notices clients that went away without a word.
-pub fn keepalive() -> TcpKeepalive {
+/// Notices peers that went away without a word.
+pub fn keepalive(config: &MeshConfig) -> TcpKeepalive {
+    let keepalive = config.keepalive;
     TcpKeepalive {
-        keepalive_probes: number(3),
-        keepalive_time: number(180),
-        keepalive_interval: number(30),
+        keepalive_probes: number(keepalive.probes),
+        keepalive_time: number(keepalive.time),
+        keepalive_interval: number(keepalive.interval),
     }
 }
 

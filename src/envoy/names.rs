@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    mesh::Key,
+    mesh::{Collector, Key},
     plan::{ClusterId, TableName},
 };
 
@@ -23,6 +23,9 @@ pub const MESH_SNI_SUFFIX: &str = ".mesh.internal";
 /// labels, so none can be called like this.
 const DIRECT_MESHED: &str = "~direct-tls";
 const DIRECT_PLAIN: &str = "~direct";
+/// The same for services that the proxy itself sends something to, which may be others' as well.
+const COLLECTOR: &str = "~collector";
+const GRPC_COLLECTOR: &str = "~collector-grpc";
 
 pub fn cluster(id: &ClusterId) -> String {
     match id {
@@ -34,10 +37,17 @@ pub fn cluster(id: &ClusterId) -> String {
             let variant = if *meshed { DIRECT_MESHED } else { DIRECT_PLAIN };
             format!("outbound|{port}|{variant}|{host}")
         }
+        ClusterId::Collector(collector) => self::collector(collector),
         ClusterId::Passthrough => PASSTHROUGH.to_owned(),
         ClusterId::BlackHole => BLACK_HOLE.to_owned(),
         ClusterId::Missing => MISSING.to_owned(),
     }
+}
+
+/// The cluster of a service that the proxy itself sends something to.
+pub fn collector(collector: &Collector) -> String {
+    let variant = if collector.grpc { GRPC_COLLECTOR } else { COLLECTOR };
+    format!("outbound|{}|{variant}|{}", collector.port, collector.host)
 }
 
 /// The server name in mesh TLS to a cluster.
@@ -46,7 +56,8 @@ pub fn sni(id: &ClusterId) -> String {
         ClusterId::Service(target) => {
             (target.port, target.subset.as_deref().unwrap_or_default(), &*target.host)
         }
-        ClusterId::Direct { host, port, .. } => (*port, "", &**host),
+        ClusterId::Direct { host, port, .. }
+        | ClusterId::Collector(Collector { host, port, .. }) => (*port, "", &**host),
         other => return format!("{}{MESH_SNI_SUFFIX}", cluster(other)),
     };
     format!("outbound_.{port}_.{subset}_.{host}{MESH_SNI_SUFFIX}")

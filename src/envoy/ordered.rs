@@ -77,16 +77,18 @@ pub struct LbEndpoint {
     pub metadata: Option<Metadata>,
 }
 
-/// `envoy.extensions.access_loggers.stream.v3.StdoutAccessLog` with a JSON format.
+/// `envoy.extensions.access_loggers.stream.v3.StdoutAccessLog` and `StderrAccessLog`.
 #[derive(Clone, PartialEq, Message)]
-pub struct StdoutAccessLog {
+pub struct StreamAccessLog {
     #[prost(message, optional, tag = "1")]
-    pub log_format: Option<JsonFormat>,
+    pub log_format: Option<LogFormat>,
 }
 
-/// `envoy.config.core.v3.SubstitutionFormatString` with a JSON format.
+/// `envoy.config.core.v3.SubstitutionFormatString`.
 #[derive(Clone, PartialEq, Message)]
-pub struct JsonFormat {
+pub struct LogFormat {
     #[prost(message, optional, tag = "2")]
     pub json_format: Option<Struct>,
+    #[prost(message, optional, tag = "5")]
+    pub text_format_source: Option<core::DataSource>,
 }

@@ -1,5 +1,7 @@
 //! What sidecars listen on for their applications' connections.
 
+use std::time::Duration;
+
 use envoy_types::pb::envoy::config::{
     core::v3::{CidrRange, TrafficDirection},
     listener::v3::{Filter, FilterChain, FilterChainMatch, Listener},
@@ -7,11 +9,12 @@ use envoy_types::pb::envoy::config::{
 
 use super::{
     Encoded, cluster,
-    http::{self, Clients, Routes},
+    http::{self, Clients, Observed, Routes},
     listener::{self as parts, PLAIN_HTTP},
-    message::{no, number, seconds, yes},
+    message::{duration, no, number, yes},
     names, route,
     telemetry::{self, Reporter},
+    tracing,
 };
 use crate::{
     mesh::MeshConfig,
@@ -22,21 +25,21 @@ use crate::{
 const PORT: u16 = 15001;
 /// How long a client may take to say something before its connection counts as TCP. Most speak at
 /// once; for those that wait for the server it is the delay of their connections.
-const FIRST_BYTES_SECONDS: u64 = 3;
+const FIRST_BYTES: Duration = Duration::from_secs(3);
 
 pub fn outbound(plan: &OutboundPlan) -> Encoded {
     let mut encoded = Encoded::default();
-    cluster::insert_well_known(&mut encoded.clusters);
+    cluster::insert_well_known(&mut encoded.clusters, &plan.config);
     for cluster in plan.clusters.values() {
         encoded.clusters.insert_encoded(cluster::service(cluster, &plan.config, false));
     }
     for table in plan.tables.values() {
-        encoded.routes.insert(&route::table(table));
+        encoded.routes.insert(&route::table(table, &plan.config));
     }
     let families = plan.families();
     encoded.listeners.insert(&virtual_outbound(&plan.unclaimed, &plan.config, families));
     for one in &plan.listeners {
-        encoded.listeners.insert(&listener(one, &plan.config, families));
+        encoded.listeners.insert(&listener(one, plan));
     }
     encoded
 }
@@ -73,7 +76,8 @@ pub fn virtual_outbound(
 }
 
 /// The listener of some addresses, or of all.
-pub fn listener(one: &OutboundListener, config: &MeshConfig, families: Families) -> Listener {
+pub fn listener(one: &OutboundListener, plan: &OutboundPlan) -> Listener {
+    let (config, families) = (&plan.config, plan.families());
     let addresses = if one.addresses.is_empty() {
         parts::every_address(families)
     } else {
@@ -95,7 +99,7 @@ pub fn listener(one: &OutboundListener, config: &MeshConfig, families: Families)
             ..listener
         },
         Serves::Inspected { routes, claims, otherwise } => {
-            let http = routes.as_ref().map(|routes| http_chain(&name, routes, config));
+            let http = routes.as_ref().map(|routes| http_chain(&name, routes, plan));
             let claimed = claims.iter().map(|claim| claimed_chain(claim, config));
             let looks_at_tls = http.is_some() || claims.iter().any(|c| c.server_name.is_some());
             let tls = looks_at_tls.then(|| parts::tls_inspector(&[]));
@@ -103,7 +107,7 @@ pub fn listener(one: &OutboundListener, config: &MeshConfig, families: Families)
                 tls.into_iter().chain(http.as_ref().map(|_| parts::http_inspector(&[])));
             Listener {
                 listener_filters: inspectors.collect(),
-                listener_filters_timeout: seconds(FIRST_BYTES_SECONDS),
+                listener_filters_timeout: duration(config.detection_timeout.unwrap_or(FIRST_BYTES)),
                 continue_on_listener_filters_timeout: true,
                 filter_chains: http.into_iter().chain(claimed).collect(),
                 default_filter_chain: Some(FilterChain {
@@ -118,15 +122,19 @@ pub fn listener(one: &OutboundListener, config: &MeshConfig, families: Families)
 }
 
 /// Connections that speak HTTP.
-fn http_chain(listener: &str, routes: &TableName, config: &MeshConfig) -> FilterChain {
+fn http_chain(listener: &str, routes: &TableName, plan: &OutboundPlan) -> FilterChain {
     let looks = FilterChainMatch {
         transport_protocol: "raw_buffer".to_owned(),
         application_protocols: parts::texts(&PLAIN_HTTP),
         ..FilterChainMatch::default()
     };
-    let logs = telemetry::of_requests(&Reporter::Source, config.access_log);
+    let observed = Observed {
+        logs: telemetry::of_requests(&Reporter::Source, &plan.config),
+        tracing: tracing::of(&plan.config, &plan.traced_as),
+    };
     let name = format!("outbound_{listener}");
-    let manager = http::filter(name, Routes::Discovered(routes), Clients::Application, logs);
+    let routes = Routes::Discovered(routes);
+    let manager = http::filter(name, routes, Clients::Application, observed, &plan.config);
     parts::chain("http".to_owned(), looks, manager)
 }
 
@@ -148,6 +156,6 @@ fn claimed_chain(claim: &Claim, config: &MeshConfig) -> FilterChain {
 
 fn to_cluster(id: &ClusterId, config: &MeshConfig) -> Filter {
     let name = names::cluster(id);
-    let logs = telemetry::of_connections(&Reporter::Source, config.access_log);
+    let logs = telemetry::of_connections(&Reporter::Source, config);
     parts::tcp_proxy(name.clone(), name, logs)
 }

@@ -29,17 +29,12 @@ use super::{
     names,
 };
 use crate::{
-    mesh::{Redirect, Retries, Rewrite},
+    mesh::{MeshConfig, Redirect, Retries, Rewrite},
     plan::{Action, ClusterId, Fallback, Route, RouteTable, Share, VirtualHost},
 };
 
-/// What is retried unless a route says otherwise: only what cannot have reached the application, or
-/// what it says may be tried again.
-const RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled";
-const RETRY_ATTEMPTS: u32 = 2;
-
-pub fn table(table: &RouteTable) -> RouteConfiguration {
-    let hosts = table.virtual_hosts.iter().map(virtual_host);
+pub fn table(table: &RouteTable, config: &MeshConfig) -> RouteConfiguration {
+    let hosts = table.virtual_hosts.iter().map(|host| virtual_host(host, config));
     RouteConfiguration {
         name: names::table(&table.name),
         virtual_hosts: hosts.chain(fallback(table.fallback)).collect(),
@@ -50,15 +45,15 @@ pub fn table(table: &RouteTable) -> RouteConfiguration {
     }
 }
 
-pub fn virtual_host(host: &VirtualHost) -> PbVirtualHost {
+pub fn virtual_host(host: &VirtualHost, config: &MeshConfig) -> PbVirtualHost {
     let require_tls =
         if host.redirect_to_https { TlsRequirementType::All } else { TlsRequirementType::None };
     PbVirtualHost {
         name: host.name.clone(),
         domains: host.domains.clone(),
-        routes: host.routes.iter().map(route).collect(),
+        routes: host.routes.iter().map(|route| self::route(route, config)).collect(),
         require_tls: require_tls.into(),
-        retry_policy: Some(default_retries()),
+        retry_policy: default_retries(&config.retries, elsewhere),
         ..PbVirtualHost::default()
     }
 }
@@ -84,19 +79,17 @@ fn fallback(fallback: Fallback) -> Option<PbVirtualHost> {
 }
 
 /// A virtual host for an application's own port: everything goes there.
-pub fn to_application(name: String, virtual_host: String, cluster: String) -> RouteConfiguration {
+pub fn to_application(
+    virtual_host: String,
+    cluster: String,
+    retries: &Retries,
+) -> RouteConfiguration {
+    let name = cluster.clone();
     let route = PbRoute {
         name: "default".to_owned(),
         r#match: Some(any_path()),
         action: Some(everything_to(cluster)),
         ..PbRoute::default()
-    };
-    // The application may close an idle connection just as a request is sent on it; before any
-    // answer has begun it is safe to send it again.
-    let retries = RetryPolicy {
-        retry_on: "reset-before-request".to_owned(),
-        num_retries: number(RETRY_ATTEMPTS),
-        ..RetryPolicy::default()
     };
     RouteConfiguration {
         name,
@@ -104,7 +97,8 @@ pub fn to_application(name: String, virtual_host: String, cluster: String) -> Ro
             name: virtual_host,
             domains: vec!["*".to_owned()],
             routes: vec![route],
-            retry_policy: Some(retries),
+            // There is one application, so there is no other endpoint to go to.
+            retry_policy: default_retries(retries, |policy| policy),
             ..PbVirtualHost::default()
         }],
         validate_clusters: no(),
@@ -139,7 +133,7 @@ fn respond(status: u16, body: &str) -> DirectResponseAction {
     }
 }
 
-fn route(route: &Route) -> PbRoute {
+fn route(route: &Route, config: &MeshConfig) -> PbRoute {
     let mut request = Changes::of(&route.request_headers, route.header_commands);
     let mut response = Changes::of(&route.response_headers, route.header_commands);
     let action = match &route.action {
@@ -150,7 +144,10 @@ fn route(route: &Route) -> PbRoute {
                 request = Changes::of(&share.request_headers, commands).then(request);
                 response = Changes::of(&share.response_headers, commands).then(response);
             }
-            PbAction::Route(forward(route, shares, rewrite.as_ref(), request.host.take()))
+            let host = request.host.take();
+            let mut action = forward(route, shares, rewrite.as_ref(), host);
+            action.retry_policy = route.retries.as_ref().map(|own| retries(own, &config.retries));
+            PbAction::Route(action)
         }
         Action::Redirect(redirect) => PbAction::Redirect(redirection(route, redirect)),
         Action::Respond { status, body } => PbAction::DirectResponse(respond(*status, body)),
@@ -190,7 +187,6 @@ fn forward(
         },
         // Envoy's own 15 s would surprise people who have asked for none.
         timeout: duration(route.timeout.unwrap_or(Duration::ZERO)),
-        retry_policy: route.retries.as_ref().map(retries),
         cluster_specifier: Some(cluster),
         host_rewrite_specifier: host.map(HostRewriteSpecifier::HostRewriteLiteral),
         ..RouteAction::default()
@@ -251,11 +247,17 @@ fn redirection(route: &Route, redirect: &Redirect) -> RedirectAction {
     }
 }
 
-fn default_retries() -> RetryPolicy {
+/// The retries of a whole virtual host; none where the mesh wants none.
+fn default_retries(
+    retries: &Retries,
+    finish: impl FnOnce(RetryPolicy) -> RetryPolicy,
+) -> Option<RetryPolicy> {
+    (retries.attempts > 0).then(|| finish(policy(retries, &retries.retry_on)))
+}
+
+/// Another try goes to another endpoint, where there is one.
+fn elsewhere(policy: RetryPolicy) -> RetryPolicy {
     RetryPolicy {
-        retry_on: RETRY_ON.to_owned(),
-        num_retries: number(RETRY_ATTEMPTS),
-        // Another try goes to another endpoint, where there is one.
         retry_host_predicate: vec![RetryHostPredicate {
             name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
             config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any(
@@ -263,28 +265,33 @@ fn default_retries() -> RetryPolicy {
             ))),
         }],
         host_selection_retry_max_attempts: 5,
-        ..RetryPolicy::default()
+        ..policy
     }
 }
 
-fn retries(retries: &Retries) -> RetryPolicy {
-    if retries.attempts == 0 {
+/// A route's own retries; the conditions are the mesh's where it has none.
+fn retries(own: &Retries, default: &Retries) -> RetryPolicy {
+    if own.attempts == 0 {
         // An empty policy takes the place of the virtual host's.
         return RetryPolicy { num_retries: number(0), ..RetryPolicy::default() };
     }
-    let mut policy = default_retries();
-    policy.num_retries = number(retries.attempts);
-    policy.per_try_timeout = retries.per_try_timeout.and_then(duration);
-    if !retries.retry_on.is_empty() {
-        // Status codes may stand among the conditions; Envoy wants them apart.
-        let parts = retries.retry_on.split(',').map(str::trim).filter(|p| !p.is_empty());
-        let (codes, mut conditions): (Vec<&str>, Vec<&str>) =
-            parts.partition(|p| p.parse::<u32>().is_ok());
-        policy.retriable_status_codes = codes.iter().filter_map(|c| c.parse().ok()).collect();
-        if !codes.is_empty() && !conditions.contains(&"retriable-status-codes") {
-            conditions.push("retriable-status-codes");
-        }
-        policy.retry_on = conditions.join(",");
+    let conditions = if own.retry_on.is_empty() { &default.retry_on } else { &own.retry_on };
+    elsewhere(policy(own, conditions))
+}
+
+fn policy(retries: &Retries, conditions: &str) -> RetryPolicy {
+    // Status codes may stand among the conditions; Envoy wants them apart.
+    let parts = conditions.split(',').map(str::trim).filter(|p| !p.is_empty());
+    let (codes, mut conditions): (Vec<&str>, Vec<&str>) =
+        parts.partition(|p| p.parse::<u32>().is_ok());
+    if !codes.is_empty() && !conditions.contains(&"retriable-status-codes") {
+        conditions.push("retriable-status-codes");
     }
-    policy
+    RetryPolicy {
+        retry_on: conditions.join(","),
+        num_retries: number(retries.attempts),
+        per_try_timeout: retries.per_try_timeout.and_then(duration),
+        retriable_status_codes: codes.iter().filter_map(|c| c.parse().ok()).collect(),
+        ..RetryPolicy::default()
+    }
 }

@@ -8,7 +8,7 @@ use envoy_types::pb::{
     envoy::{
         config::{
             accesslog::v3::{
-                AccessLog, AccessLogFilter, HeaderFilter, LogTypeFilter, access_log,
+                AccessLog, AccessLogFilter, HeaderFilter, LogTypeFilter, access_log::ConfigType,
                 access_log_filter::FilterSpecifier,
             },
             route::v3::{HeaderMatcher, header_matcher::HeaderMatchSpecifier},
@@ -20,15 +20,14 @@ use envoy_types::pb::{
         },
         r#type::{matcher::v3::string_matcher::MatchPattern, v3::Scope},
     },
-    google::protobuf::{Any, UInt64Value},
+    google::protobuf::UInt64Value,
 };
-use prost::Message;
 
 use super::{
+    access_log,
     message::{any, string},
-    ordered,
 };
-use crate::mesh::{Host, Key};
+use crate::mesh::{Host, Key, MeshConfig};
 
 type Tags = Vec<(&'static str, String)>;
 
@@ -104,18 +103,18 @@ fn destination_tags(
 }
 
 /// What an HTTP connection manager logs.
-pub fn of_requests(reporter: &Reporter<'_>, log_to_stdout: bool) -> Vec<AccessLog> {
+pub fn of_requests(reporter: &Reporter<'_>, config: &MeshConfig) -> Vec<AccessLog> {
     // What makes a request gRPC is its content type, which only a filter can look at.
     let mut logs = vec![
         stats(is_grpc(false), &request_stats(reporter, "http", None)),
         stats(is_grpc(true), &request_stats(reporter, "grpc", Some("%GRPC_STATUS_NUMBER%"))),
     ];
-    logs.extend(log_to_stdout.then(|| stdout(HTTP_LOG)));
+    logs.extend(access_log::of_requests(&config.access_logs));
     logs
 }
 
 /// What a TCP proxy logs.
-pub fn of_connections(reporter: &Reporter<'_>, log_to_stdout: bool) -> Vec<AccessLog> {
+pub fn of_connections(reporter: &Reporter<'_>, config: &MeshConfig) -> Vec<AccessLog> {
     let mut tags = reporter.tags();
     tags.push(("request_protocol", "tcp".to_owned()));
     tags.push(("response_flags", "%RESPONSE_FLAGS%".to_owned()));
@@ -132,10 +131,9 @@ pub fn of_connections(reporter: &Reporter<'_>, log_to_stdout: bool) -> Vec<Acces
         stats(of_type(AccessLogType::TcpUpstreamConnected), &opened),
         stats(of_type(AccessLogType::TcpConnectionEnd), &closed),
     ];
-    logs.extend(log_to_stdout.then(|| AccessLog {
-        filter: Some(of_type(AccessLogType::TcpConnectionEnd)),
-        ..stdout(TCP_LOG)
-    }));
+    let ended = || Some(of_type(AccessLogType::TcpConnectionEnd));
+    let each = access_log::of_connections(&config.access_logs);
+    logs.extend(each.into_iter().map(|log| AccessLog { filter: ended(), ..log }));
     logs
 }
 
@@ -188,7 +186,7 @@ fn stats(filter: AccessLogFilter, config: &Config) -> AccessLog {
     AccessLog {
         name: "envoy.access_loggers.stats".to_owned(),
         filter: Some(filter),
-        config_type: Some(access_log::ConfigType::TypedConfig(any(config))),
+        config_type: Some(ConfigType::TypedConfig(any(config))),
     }
 }
 
@@ -212,65 +210,4 @@ fn is_grpc(grpc: bool) -> AccessLogFilter {
 fn of_type(log_type: AccessLogType) -> AccessLogFilter {
     let types = vec![log_type.into()];
     filter(FilterSpecifier::LogTypeFilter(LogTypeFilter { types, exclude: false }))
-}
-
-type Fields = &'static [(&'static str, &'static str)];
-
-const HTTP_LOG: Fields = &[
-    ("authority", "%REQ(:AUTHORITY)%"),
-    ("bytes_received", "%BYTES_RECEIVED%"),
-    ("bytes_sent", "%BYTES_SENT%"),
-    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
-    ("downstream_peer", "%DOWNSTREAM_PEER_URI_SAN%"),
-    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
-    ("duration", "%DURATION%"),
-    ("method", "%REQ(:METHOD)%"),
-    ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
-    ("protocol", "%PROTOCOL%"),
-    ("request_id", "%REQ(X-REQUEST-ID)%"),
-    ("response_code", "%RESPONSE_CODE%"),
-    ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
-    ("response_flags", "%RESPONSE_FLAGS%"),
-    ("route_name", "%ROUTE_NAME%"),
-    ("start_time", "%START_TIME%"),
-    ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
-    ("upstream_host", "%UPSTREAM_HOST%"),
-    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
-    ("user_agent", "%REQ(USER-AGENT)%"),
-    ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
-];
-
-const TCP_LOG: Fields = &[
-    ("bytes_received", "%BYTES_RECEIVED%"),
-    ("bytes_sent", "%BYTES_SENT%"),
-    ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
-    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
-    ("downstream_peer", "%DOWNSTREAM_PEER_URI_SAN%"),
-    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
-    ("duration", "%DURATION%"),
-    ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
-    ("response_flags", "%RESPONSE_FLAGS%"),
-    ("start_time", "%START_TIME%"),
-    ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
-    ("upstream_host", "%UPSTREAM_HOST%"),
-    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
-];
-
-fn stdout(fields: Fields) -> AccessLog {
-    let fields = fields.iter().map(|(name, format)| (*name, (*format).to_owned()));
-    let log = ordered::StdoutAccessLog {
-        log_format: Some(ordered::JsonFormat {
-            json_format: Some(ordered::Struct::of_texts(fields)),
-        }),
-    };
-    let config = Any {
-        type_url: "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
-            .to_owned(),
-        value: log.encode_to_vec(),
-    };
-    AccessLog {
-        name: "envoy.access_loggers.stdout".to_owned(),
-        filter: None,
-        config_type: Some(access_log::ConfigType::TypedConfig(config)),
-    }
 }

@@ -20,7 +20,10 @@ use envoy_types::pb::envoy::{
 use super::message::{
     from_ads, from_agent, no, string, transport_socket, trust_domain_prefix, yes,
 };
-use crate::identity::SpiffeId;
+use crate::{
+    identity::SpiffeId,
+    mesh::{MeshConfig, TlsVersions},
+};
 
 const TLS: &str = "envoy.transport_sockets.tls";
 
@@ -28,16 +31,22 @@ const TLS: &str = "envoy.transport_sockets.tls";
 pub fn to_mesh(
     sni: String,
     identities: &BTreeSet<SpiffeId>,
-    trust_domain: &str,
+    config: &MeshConfig,
 ) -> TransportSocket {
     let accepted = if identities.is_empty() {
-        vec![trust_domain_prefix(trust_domain)]
+        anybody(config)
     } else {
-        identities.iter().map(|id| string(MatchPattern::Exact(id.to_string()))).collect()
+        let known = |id: &SpiffeId| {
+            let aliases = config.trust_domain_aliases.iter().cloned();
+            let same = |trust_domain| SpiffeId { trust_domain, ..id.clone() };
+            std::iter::once(id.clone()).chain(aliases.map(same)).collect::<Vec<_>>()
+        };
+        let all = identities.iter().flat_map(known);
+        all.map(|id| string(MatchPattern::Exact(id.to_string()))).collect()
     };
     // No ALPN: Envoy's HTTP pools offer the version they speak, and TCP has none to offer.
     let context = UpstreamTlsContext {
-        common_tls_context: Some(workload_identity(accepted, Vec::new())),
+        common_tls_context: Some(workload_identity(accepted, Vec::new(), config)),
         sni,
         ..UpstreamTlsContext::default()
     };
@@ -45,10 +54,9 @@ pub fn to_mesh(
 }
 
 /// Mesh TLS from any workload of the trust domain.
-pub fn from_mesh(trust_domain: &str) -> TransportSocket {
-    let accepted = vec![trust_domain_prefix(trust_domain)];
+pub fn from_mesh(config: &MeshConfig) -> TransportSocket {
     let context = DownstreamTlsContext {
-        common_tls_context: Some(workload_identity(accepted, http_versions())),
+        common_tls_context: Some(workload_identity(anybody(config), http_versions(), config)),
         require_client_certificate: yes(),
         ..DownstreamTlsContext::default()
     };
@@ -56,10 +64,10 @@ pub fn from_mesh(trust_domain: &str) -> TransportSocket {
 }
 
 /// TLS that a gateway terminates, with certificates from the control plane.
-pub fn from_outside(secrets: impl Iterator<Item = String>) -> TransportSocket {
+pub fn from_outside(secrets: impl Iterator<Item = String>, config: &MeshConfig) -> TransportSocket {
     let secret = |name| SdsSecretConfig { name, sds_config: Some(from_ads()) };
     let common = CommonTlsContext {
-        tls_params: Some(versions()),
+        tls_params: Some(versions(&config.other_tls)),
         tls_certificate_sds_secret_configs: secrets.map(secret).collect(),
         alpn_protocols: http_versions(),
         ..CommonTlsContext::default()
@@ -80,16 +88,29 @@ fn http_versions() -> Vec<String> {
     vec!["h2".to_owned(), "http/1.1".to_owned()]
 }
 
-fn versions() -> TlsParameters {
+/// Any workload of the trust domain or its aliases.
+fn anybody(config: &MeshConfig) -> Vec<StringMatcher> {
+    let domains = std::iter::once(&config.trust_domain).chain(&config.trust_domain_aliases);
+    domains.map(|domain| trust_domain_prefix(domain)).collect()
+}
+
+fn versions(wanted: &TlsVersions) -> TlsParameters {
+    let oldest = if wanted.newest_only { TlsProtocol::TlSv13 } else { TlsProtocol::TlSv12 };
     TlsParameters {
-        tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+        tls_minimum_protocol_version: oldest.into(),
+        cipher_suites: wanted.ciphers.clone(),
+        ecdh_curves: wanted.curves.clone(),
         tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
         ..TlsParameters::default()
     }
 }
 
 /// The workload's own certificate and roots, which the agent provides, and who is accepted.
-fn workload_identity(accepted: Vec<StringMatcher>, alpn: Vec<String>) -> CommonTlsContext {
+fn workload_identity(
+    accepted: Vec<StringMatcher>,
+    alpn: Vec<String>,
+    config: &MeshConfig,
+) -> CommonTlsContext {
     let secret =
         |name: &str| SdsSecretConfig { name: name.to_owned(), sds_config: Some(from_agent()) };
     let matchers = accepted.into_iter().map(|matcher| SubjectAltNameMatcher {
@@ -106,7 +127,7 @@ fn workload_identity(accepted: Vec<StringMatcher>, alpn: Vec<String>) -> CommonT
         ..CombinedCertificateValidationContext::default()
     };
     CommonTlsContext {
-        tls_params: Some(versions()),
+        tls_params: Some(versions(&config.mesh_tls)),
         tls_certificate_sds_secret_configs: vec![secret("default")],
         alpn_protocols: alpn,
         validation_context_type: Some(ValidationContextType::CombinedValidationContext(validation)),

@@ -89,7 +89,11 @@ pub fn convert(
     let policy = DestinationPolicy {
         origin: report.object.clone(),
         namespace: namespace.as_str().into(),
-        visibility: names::export_to(spec.export_to.iter().map(String::as_str), &namespace),
+        visibility: names::export_to_or(
+            spec.export_to.iter().map(String::as_str),
+            &config.default_exports.destination_rules,
+            &namespace,
+        ),
         policy,
         subsets,
     };

@@ -2,6 +2,7 @@
 //!
 //! Over 500 lines, because it is one vocabulary and holds hardly any code.
 
+mod config;
 mod entry;
 
 use std::{
@@ -11,6 +12,10 @@ use std::{
     sync::Arc,
 };
 
+pub use self::config::{
+    AccessLog, Collector, DefaultExports, InboundTraffic, Keepalive, LogFormat, LogStream,
+    MeshConfig, OutboundTraffic, PathNormalization, TagValue, TlsVersions, Tracer, Tracing,
+};
 pub use self::entry::{AddressRange, DnsEndpoint, Entry, Resolution};
 pub use crate::watch::snapshot::{Key, Labels};
 use crate::{diagnostic::ObjectRef, identity::SpiffeId};
@@ -33,44 +38,6 @@ pub struct Mesh {
     pub gateways: Vec<Arc<GatewayServers>>,
     /// What workloads accept: from PeerAuthentications, most specific first.
     pub peer_authentication: Vec<Arc<PeerPolicy>>,
-}
-
-/// Mesh-wide settings, from the MeshInstallation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct MeshConfig {
-    pub trust_domain: String,
-    /// `cluster.local`.
-    pub cluster_domain: String,
-    pub system_namespace: Arc<str>,
-    pub outbound: OutboundTraffic,
-    /// Whether proxies log each request as JSON on standard output.
-    pub access_log: bool,
-    /// Load balancing where nobody says otherwise.
-    pub load_balancing: LoadBalancing,
-    /// Whether hosts of ServiceEntries without addresses are given some.
-    pub auto_allocate: bool,
-}
-
-impl Default for MeshConfig {
-    fn default() -> Self {
-        Self {
-            trust_domain: "cluster.local".to_owned(),
-            cluster_domain: "cluster.local".to_owned(),
-            system_namespace: "meshwright-system".into(),
-            outbound: OutboundTraffic::AllowAny,
-            access_log: false,
-            load_balancing: LoadBalancing::LeastRequest,
-            auto_allocate: false,
-        }
-    }
-}
-
-/// What happens to traffic for destinations that the mesh does not know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum OutboundTraffic {
-    #[default]
-    AllowAny,
-    RegistryOnly,
 }
 
 /// Who may see an object.

@@ -36,6 +36,19 @@ pub fn resolve(
     Ok(if found { candidate.into() } else { host.into() })
 }
 
+/// As [`export_to`], with what holds where the list is empty.
+pub fn export_to_or<'a>(
+    list: impl IntoIterator<Item = &'a str>,
+    default: &'a [String],
+    namespace: &str,
+) -> Visibility {
+    let mut list = list.into_iter().filter(|entry| !entry.trim().is_empty()).peekable();
+    match list.peek() {
+        Some(_) => export_to(list, namespace),
+        None => export_to(default.iter().map(String::as_str), namespace),
+    }
+}
+
 /// What `exportTo` says: `*` everyone, `.` the object's own namespace, `~` nobody, else names.
 pub fn export_to<'a>(list: impl IntoIterator<Item = &'a str>, namespace: &str) -> Visibility {
     let mut names = BTreeSet::new();

@@ -152,7 +152,11 @@ pub fn convert(object: &ServiceEntry, config: &MeshConfig) -> (Draft, Report) {
         ports,
         resolution: way,
         external,
-        visibility: names::export_to(spec.export_to.iter().map(String::as_str), &namespace),
+        visibility: names::export_to_or(
+            spec.export_to.iter().map(String::as_str),
+            &config.default_exports.services,
+            &namespace,
+        ),
         identities: fields::identities(&spec.subject_alt_names, external, &mut report),
         allocate: object.labels().get(ALLOCATE).and_then(|value| value.parse().ok()),
     };

@@ -33,7 +33,11 @@ pub fn build(
                 host: host.clone(),
                 kind: kind(service),
                 ports: ports(service),
-                visibility: names::export_to(exports.split(','), &key.namespace),
+                visibility: names::export_to_or(
+                    exports.split(','),
+                    &config.default_exports.services,
+                    &key.namespace,
+                ),
                 selector: service.selector.clone(),
                 shape,
             };

@@ -2,11 +2,14 @@
 //! runs, without a cluster to look things up in.
 
 use super::{
-    MeshConfig, destination_rule, istio_gateway, peer_authentication, service_entry,
+    MeshConfig, config, destination_rule, istio_gateway, peer_authentication, service_entry,
     virtual_service,
 };
 use crate::{
-    api::istio::{networking, security},
+    api::{
+        istio::{networking, security},
+        meshwright::MeshInstallation,
+    },
     diagnostic::Diagnostic,
 };
 
@@ -34,4 +37,9 @@ pub fn service_entry(object: &networking::ServiceEntry) -> Vec<Diagnostic> {
 pub fn peer_authentication(object: &security::PeerAuthentication) -> Vec<Diagnostic> {
     let system_namespace = MeshConfig::default().system_namespace;
     peer_authentication::convert(object, &system_namespace).1.diagnostics
+}
+
+/// What is wrong with the settings of a MeshInstallation, whatever else is in the cluster.
+pub fn mesh_settings(object: &MeshInstallation) -> Vec<Diagnostic> {
+    config::convert(object, &mut MeshConfig::default(), None).diagnostics
 }

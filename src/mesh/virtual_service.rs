@@ -60,7 +60,11 @@ pub fn convert(
     let spec = &object.spec;
     report.unsupported(&Path::SPEC, &spec.unsupported);
     let namespace = report.object.namespace.clone();
-    let visibility = names::export_to(spec.export_to.iter().map(String::as_str), &namespace);
+    let visibility = names::export_to_or(
+        spec.export_to.iter().map(String::as_str),
+        &config.default_exports.virtual_services,
+        &namespace,
+    );
     let in_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|name| name == MESH);
     let mut routing = HttpRouting {
         origin: report.object.clone(),
@@ -69,7 +73,8 @@ pub fn convert(
         gateways: gateways(&spec.gateways, world, &mut report),
         rules: Vec::new(),
     };
-    if visibility != super::Visibility::Everyone && !routing.gateways.is_empty() {
+    let restricted = !spec.export_to.is_empty() && visibility != super::Visibility::Everyone;
+    if restricted && !routing.gateways.is_empty() {
         let message = "restricts sidecars; the gateways in spec.gateways apply the routes wherever \
                        they run";
         report.warning(&Path::SPEC.field("exportTo"), "NotRestricted", message);

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     identity::SpiffeId,
-    mesh::{BackendTarget, EdsName, Host, Key, LoadBalancing},
+    mesh::{BackendTarget, Collector, EdsName, Host, Key, LoadBalancing},
 };
 
 /// Names a cluster; `envoy::names` makes Envoy's name of it.
@@ -14,6 +14,8 @@ pub enum ClusterId {
     Service(BackendTarget),
     /// The endpoint of a headless service that the client has picked itself.
     Direct { host: Host, port: u16, meshed: bool },
+    /// A service that the proxy itself sends something to.
+    Collector(Collector),
     /// Wherever the client wanted to go.
     Passthrough,
     /// Nowhere: connections are closed, requests answered with 503.
@@ -45,6 +47,8 @@ pub struct Cluster {
     /// Who may answer; empty: anybody of the trust domain.
     pub identities: Arc<BTreeSet<SpiffeId>>,
     pub protocol: UpstreamProtocol,
+    /// What its statistics are called; `None`: after the cluster.
+    pub stat_name: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use super::{
     Cluster, ClusterId, Fallback, Families, RouteTable, TableName, View, VirtualHost,
-    gateway_target_port, route,
+    gateway_target_port, route, traced_as,
 };
 use crate::{
     diagnostic::{Diagnostic, ObjectRef},
@@ -17,6 +17,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayPlan {
     pub config: MeshConfig,
+    /// What traces call the gateway.
+    pub traced_as: String,
     pub families: Families,
     /// By the port that the pods listen on. None: the gateway is ready, and serves nothing.
     pub listeners: BTreeMap<u16, GatewayListener>,
@@ -64,10 +66,11 @@ pub fn gateway(mesh: &Mesh, node: &ProxyNode) -> (GatewayPlan, Vec<Diagnostic>) 
     let view = View::of_gateway(mesh, &node.key.namespace, families);
     let mut plan = GatewayPlan {
         config: mesh.config.clone(),
+        traced_as: traced_as(&node.workload, &node.key.namespace),
         families,
         listeners: BTreeMap::new(),
         tables: BTreeMap::new(),
-        clusters: BTreeMap::new(),
+        clusters: view.collectors(),
     };
     let mut diagnostics = Vec::new();
     let mut http: BTreeMap<u16, Vec<Taken<'_>>> = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Families, outbound::OWN_PORTS};
+use super::{Cluster, ClusterId, Families, View, outbound::OWN_PORTS, stat_name, traced_as};
 use crate::{
     diagnostic::{Diagnostic, ObjectRef},
     mesh::{
@@ -15,6 +15,10 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboundPlan {
     pub config: MeshConfig,
+    /// What traces call the workload.
+    pub traced_as: String,
+    /// What the proxy itself sends something to.
+    pub clusters: BTreeMap<ClusterId, Cluster>,
     pub families: Families,
     pub interception: Interception,
     pub namespace: Arc<str>,
@@ -31,6 +35,8 @@ pub struct InboundPort {
     pub tls: PeerTls,
     /// The service that the port is reached by, for metrics.
     pub service: Option<(Host, Key)>,
+    /// What the statistics of its cluster are called; `None`: after the cluster.
+    pub stat_name: Option<String>,
 }
 
 impl InboundPlan {
@@ -58,13 +64,17 @@ pub fn inbound(mesh: &Mesh, node: &ProxyNode) -> (InboundPlan, Vec<Diagnostic>) 
     for number in policies.flat_map(|p| p.ports.keys().copied()) {
         if !OWN_PORTS.contains(&number) {
             let tls = mesh.peer_tls(&node.labels, namespace, Some(number));
-            let port = InboundPort { protocol: Protocol::Detect, tls, service: None };
+            let port =
+                InboundPort { protocol: Protocol::Detect, tls, service: None, stat_name: None };
             ports.entry(number).or_insert(port);
         }
     }
+    let families = Families::of(&node.addresses);
     let plan = InboundPlan {
         config: mesh.config.clone(),
-        families: Families::of(&node.addresses),
+        traced_as: traced_as(&node.workload, namespace),
+        clusters: View::of_gateway(mesh, namespace, families).collectors(),
+        families,
         interception: node.interception,
         namespace: namespace.clone(),
         workload: node.workload.clone(),
@@ -101,8 +111,14 @@ fn add_service(
             continue;
         }
         let tls = mesh.peer_tls(&node.labels, &node.key.namespace, Some(number));
+        let stat_name = mesh.config.inbound_stat_name.as_ref().map(|template| {
+            let (number, target) = (port.number, Some(number));
+            let named = stat_name::Named { service, port: Some(port), number, target, subset: "" };
+            stat_name::of(template, &named)
+        });
         let service = Some((service.host.clone(), service.key.clone()));
-        ports.insert(number, InboundPort { protocol: port.protocol, tls, service });
+        let port = InboundPort { protocol: port.protocol, tls, service, stat_name };
+        ports.insert(number, port);
     }
 }
 

@@ -5,7 +5,9 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Cluster, ClusterId, Fallback, Families, RouteTable, ScopeKey, TableName, View, entry};
+use super::{
+    Cluster, ClusterId, Fallback, Families, RouteTable, ScopeKey, TableName, View, entry, traced_as,
+};
 use crate::{
     diagnostic::Diagnostic,
     mesh::{
@@ -20,6 +22,8 @@ pub const OWN_PORTS: [u16; 3] = [15001, 15006, 15090];
 pub struct OutboundPlan {
     pub scope: ScopeKey,
     pub config: MeshConfig,
+    /// What traces call the workload.
+    pub traced_as: String,
     pub clusters: BTreeMap<ClusterId, Cluster>,
     pub tables: BTreeMap<TableName, RouteTable>,
     pub listeners: Vec<OutboundListener>,
@@ -71,7 +75,8 @@ pub fn outbound(mesh: &Mesh, scope: &ScopeKey) -> (OutboundPlan, Vec<Diagnostic>
     let mut plan = OutboundPlan {
         scope: scope.clone(),
         config: mesh.config.clone(),
-        clusters: BTreeMap::new(),
+        traced_as: traced_as(scope.workload.as_deref().unwrap_or_default(), &scope.namespace),
+        clusters: view.collectors(),
         tables: BTreeMap::new(),
         listeners: Vec::new(),
         unclaimed: view.unclaimed(),

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Cluster, ClusterId, Discovery, DnsTarget, Fallback, Families, OutboundListener, Route,
     RouteTable, Serves, TableName, UpstreamProtocol, UpstreamTls, VirtualHost, domains::domains,
-    entry, route,
+    entry, route, stat_name,
 };
 use crate::mesh::{
     BackendTarget, ClientTls, DestinationPolicy, EdsName, Entry, HeadlessEndpoint, HttpMatch,
@@ -17,7 +17,7 @@ use crate::mesh::{
 };
 
 /// An alias may point at an alias; more hops than this are a loop.
-const MAX_ALIAS_HOPS: usize = 8;
+pub(super) const MAX_ALIAS_HOPS: usize = 8;
 
 /// What one namespace's clients see, with indices over it. Makes single clusters, virtual hosts and
 /// listeners; the plans are loops over these.
@@ -79,7 +79,7 @@ impl<'a> View<'a> {
         service.visibility.includes(&self.namespace)
     }
 
-    fn policy(&self, host: &str) -> Option<&'a DestinationPolicy> {
+    pub(super) fn policy(&self, host: &str) -> Option<&'a DestinationPolicy> {
         self.mesh.destination_policy(host, &self.namespace).map(AsRef::as_ref)
     }
 
@@ -123,6 +123,7 @@ impl<'a> View<'a> {
         let (host, number, subset) = match id {
             ClusterId::Service(target) => (&target.host, target.port, target.subset.as_deref()),
             ClusterId::Direct { host, port, .. } => (host, *port, None),
+            ClusterId::Collector(collector) => return self.collector(collector),
             ClusterId::Passthrough | ClusterId::BlackHole | ClusterId::Missing => return None,
         };
         let service = self.service(host)?;
@@ -134,7 +135,8 @@ impl<'a> View<'a> {
                 (subset.labels.clone(), subset.policy)
             }
         };
-        let protocol = service.ports.iter().find(|p| p.number == number).map(|p| p.protocol);
+        let port = service.ports.iter().find(|p| p.number == number);
+        let protocol = port.map(|p| p.protocol);
         let (discovery, tls) = match (&service.kind, id) {
             (ServiceKind::ExternalName { target }, _) => {
                 if self.service(target).is_some() {
@@ -154,12 +156,7 @@ impl<'a> View<'a> {
                     ServiceKind::Entry(entry) => entry::discovery(entry, name),
                     _ => (Discovery::Endpoints(name), UpstreamTls::Auto),
                 };
-                let tls = match traffic.tls {
-                    None => unless_told,
-                    Some(ClientTls::Disable) => UpstreamTls::Never,
-                    Some(ClientTls::Mesh) => UpstreamTls::Always,
-                };
-                (discovery, tls)
+                (discovery, self.tls(traffic.tls, unless_told))
             }
         };
         let protocol = match (protocol, &discovery) {
@@ -178,7 +175,22 @@ impl<'a> View<'a> {
             tls,
             identities: Arc::new(service.shape.identities.clone()),
             protocol,
+            stat_name: self.mesh.config.outbound_stat_name.as_ref().map(|template| {
+                let subset = subset.unwrap_or_default();
+                let named = stat_name::Named { service, port, number, target: None, subset };
+                stat_name::of(template, &named)
+            }),
         })
+    }
+
+    /// TLS to a destination, by what a DestinationRule tells.
+    pub(super) fn tls(&self, told: Option<ClientTls>, unless_told: UpstreamTls) -> UpstreamTls {
+        match (told, unless_told) {
+            (None, UpstreamTls::Auto) if !self.mesh.config.auto_tls => UpstreamTls::Never,
+            (None, unless_told) => unless_told,
+            (Some(ClientTls::Disable), _) => UpstreamTls::Never,
+            (Some(ClientTls::Mesh), _) => UpstreamTls::Always,
+        }
     }
 
     fn upstream_protocol(&self, protocol: Protocol) -> UpstreamProtocol {
@@ -219,7 +231,7 @@ impl<'a> View<'a> {
     /// The cluster of a headless service's endpoints that speak mesh TLS, or of the others.
     pub fn direct(&self, service: &Service, port: &Port, endpoint_meshed: bool) -> ClusterId {
         let meshed = match self.policy(&service.host).and_then(|p| p.policy.tls) {
-            None => endpoint_meshed,
+            None => endpoint_meshed && self.mesh.config.auto_tls,
             Some(ClientTls::Disable) => false,
             Some(ClientTls::Mesh) => true,
         };

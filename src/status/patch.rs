@@ -7,7 +7,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Findings, conditions::covers, gateway, istio};
+use super::{ByObject, Findings, conditions::covers, gateway, installation, istio};
 use crate::{
     api::{
         gateway::{
@@ -59,6 +59,7 @@ pub fn patches(findings: &Findings, now: Timestamp) -> Vec<Patch> {
         peer_authentications, "security.istio.io/v1", "PeerAuthentication",
             security::PeerAuthentication;
     }
+    out.extend(installation_patch(findings, &found, now));
     for (key, object) in snapshot.service_entries.iter() {
         out.extend(entry_patch(object, findings, found.get(NETWORKING, "ServiceEntry", key), now));
     }
@@ -89,6 +90,17 @@ where
     let said = existing.observed_generation == status.observed_generation
         && covers(&existing.conditions, &status.conditions);
     (!said).then(|| patch(object, &json!(status)))
+}
+
+/// The one condition of an installation that is the control plane's: the operator, which writes the
+/// rest under its own name, does not know which services there are.
+fn installation_patch(findings: &Findings, found: &ByObject<'_>, now: Timestamp) -> Option<Patch> {
+    let object = findings.snapshot.installation.as_deref()?;
+    let key = Key::new("", &object.name_any());
+    let found = found.get("meshwright.dev/v1alpha1", "MeshInstallation", &key);
+    let existing = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let wanted = installation::conditions(existing, object.metadata.generation, found, now);
+    (!covers(existing, &wanted)).then(|| patch(object, &json!({ "conditions": wanted })))
 }
 
 /// As for other kinds of Istio's, and the addresses that hosts were given.

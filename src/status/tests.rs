@@ -11,7 +11,7 @@ use kube::client::Body;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{Findings, patches, write};
+use super::{Findings, Patch, patches, write};
 use crate::{mesh, watch::from_yaml};
 
 const CLUSTER: &str = r#"
@@ -145,7 +145,13 @@ spec:
   resolution: DNS
   ports: [{number: 443, name: tls, protocol: TLS}]
 ";
-    let first = patches(&findings(yaml), now());
+    let of = |kind: &str, all: Vec<Patch>| -> Vec<Patch> {
+        all.into_iter().filter(|patch| patch.resource.kind == kind).collect()
+    };
+    let settings = of("MeshInstallation", patches(&findings(yaml), now()));
+    let said = short(&settings[0].body["status"]["conditions"]);
+    assert_eq!(said, ["MeshConfigured=True/Accepted"]);
+    let first = of("ServiceEntry", patches(&findings(yaml), now()));
     let status = &first[0].body["status"];
     assert_eq!(short(&status["conditions"]), ["Ready=True/Accepted"]);
     let [v4, v6] = &status["addresses"].as_array().unwrap()[..] else { panic!("{status}") };
@@ -157,7 +163,7 @@ spec:
     let entries = Arc::make_mut(&mut said.snapshot.service_entries);
     let entry = Arc::make_mut(entries.values_mut().next().unwrap());
     entry.status = Some(serde_json::from_value(status.clone()).unwrap());
-    assert!(patches(&said, now()).is_empty(), "it says so already");
+    assert!(of("ServiceEntry", patches(&said, now())).is_empty(), "it says so already");
 }
 
 #[test]

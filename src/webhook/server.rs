@@ -133,9 +133,9 @@ async fn resolved<'a>(
     request: &Request,
     config: &'a InjectConfig,
     installations: &'a Installations,
-) -> Result<(Result<inject::Outcome, inject::Error>, &'a InjectConfig), kube::Error> {
+) -> Result<(Result<inject::Verdict, inject::Error>, &'a InjectConfig), kube::Error> {
     let outcome = decided(namespaces, request, config).await?;
-    if let Ok(inject::Outcome { decision: Decision::Skip(Reason::OtherRevision(asked)), .. }) =
+    if let Ok(inject::Verdict { decision: Decision::Skip(Reason::OtherRevision(asked)), .. }) =
         &outcome
         && let Some(holder) = installations.named(asked)
         && holder.revision != config.revision

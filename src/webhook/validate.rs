@@ -6,6 +6,7 @@ mod fleet;
 mod gateway;
 pub mod installation;
 mod istio;
+mod mesh;
 pub mod names;
 mod neighbours;
 mod unknown;

@@ -54,6 +54,7 @@ impl Case {
         let name = directory.file_name().unwrap().to_string_lossy().into_owned();
         let text = fs::read_to_string(directory.join("input.yaml")).unwrap();
         let snapshot = from_yaml(&text).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        let snapshot = mesh::discovery::visible(&snapshot);
         let endpoints = mesh::endpoints::build(&snapshot);
         let (mesh, diagnostics) = mesh::build(&snapshot, &endpoints);
         let directory = directory.to_owned();
@@ -90,6 +91,7 @@ impl Case {
             }
             "inbound" => {
                 let (plan, diagnostics) = plan::inbound(&self.mesh, &node);
+                collect(&plan.clusters);
                 (envoy::inbound(&plan), diagnostics)
             }
             "gateway" => {
@@ -156,6 +158,9 @@ const FOLDERS: &[&str] = &[
     "config/cluster/v3",
     "config/listener/v3",
     "config/route/v3",
+    "config/trace/v3",
+    "extensions/access_loggers/grpc/v3",
+    "extensions/access_loggers/open_telemetry/v3",
     "extensions/access_loggers/stats/v3",
     "extensions/access_loggers/stream/v3",
     "extensions/filters/http/router/v3",

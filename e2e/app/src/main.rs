@@ -4,6 +4,7 @@
 mod answer;
 mod caller;
 mod client;
+mod collect;
 mod dialer;
 mod drive;
 mod duration;
@@ -39,6 +40,8 @@ enum Command {
     Client(client::Args),
     /// Send requests at a constant rate until told to stop; the results are served over HTTP
     Load(load::Args),
+    /// Take traces and show them
+    Collect(collect::Args),
     /// Wait for SIGTERM
     Pause,
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => run(serve::run(args)),
         Command::Client(args) => run(client::run(args)),
         Command::Load(args) => run(load::run(args)),
+        Command::Collect(args) => run(collect::run(args)),
         Command::Pause => run(async {
             lifecycle::terminated().await?;
             Ok(ExitCode::SUCCESS)

@@ -10,8 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -73,11 +72,14 @@ async fn survive(error: &io::Error) {
 }
 
 /// Serves HTTP on one connection; told to stop, it finishes what is in flight.
-pub async fn serve_http<S>(stream: TcpStream, service: S, versions: Versions, mut phase: PhaseWatch)
-where
-    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>
-        + Send
-        + 'static,
+pub async fn serve_http<S, B>(
+    stream: TcpStream,
+    service: S,
+    versions: Versions,
+    mut phase: PhaseWatch,
+) where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
 {
     let builder = Builder::new(TokioExecutor::new());

@@ -76,7 +76,6 @@ impl MeshInstallationSpec {
     pub fn resolved(&self) -> Self {
         let mut spec = self.clone();
         if self.profile == Profile::Demo {
-            spec.mesh.access_log = true;
             spec.proxy.resources.get_or_insert_with(|| requests("10m", "40Mi"));
             if spec.gateways.is_empty() {
                 spec.gateways = demo_gateways();

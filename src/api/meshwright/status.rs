@@ -4,6 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The condition that the control plane writes, under its own name.
+pub const MESH_CONFIGURED: &str = "MeshConfigured";
+
 /// What is in force, and whether it works.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
@@ -17,7 +20,8 @@ pub struct MeshInstallationStatus {
     /// `Ready`, `Progressing`, `Degraded`, and one for each part: `ControlPlaneReady`,
     /// `GatewaysReady`, `WebhookReady`, `ProxiesReady`, `ProxiesSupported` (whether each proxy's version
     /// goes with its control plane's), `DefinitionsReady`, `SpecAccepted` (whether every field of the
-    /// spec works) and `CertificatesValid` (whether one ends soon).
+    /// spec works), `CertificatesValid` (whether one ends soon), and `MeshConfigured`: whether all of
+    /// `spec.mesh` takes effect.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

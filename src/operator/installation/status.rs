@@ -19,7 +19,7 @@ use super::{Error, certificates, validate::Validated};
 use crate::{
     api::meshwright::{
         CertificateStatus, GatewayStatus, MeshInstallation, MeshInstallationStatus, ProxyCount,
-        labels::MANAGER,
+        labels::MANAGER, status::MESH_CONFIGURED,
     },
     operator::{
         apply,
@@ -149,7 +149,10 @@ pub async fn write(
         rollout,
         certificates: report.certificates,
     };
-    if *before == status {
+    // The control plane's condition is its own: it is not written here, and its changes are no news.
+    let mut ours = before.clone();
+    ours.conditions.retain(|condition| condition.type_ != MESH_CONFIGURED);
+    if ours == status && *before != MeshInstallationStatus::default() {
         return Ok(());
     }
     let patch = json!({

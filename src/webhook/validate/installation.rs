@@ -11,7 +11,7 @@ use k8s_openapi::{
 use kube::{CustomResourceExt, ResourceExt};
 use serde_json::Value;
 
-use super::{fleet, names, neighbours, read, unknown};
+use super::{fleet, mesh, names, neighbours, read, unknown};
 use crate::{
     api::meshwright::{Gateway, Injection, MeshInstallation, Proxy, Redirection, Resources},
     diagnostic::{Diagnostic, ObjectRef},
@@ -84,6 +84,7 @@ pub fn check<'a>(
     }
     findings.proxy(&spec.proxy);
     findings.redirection(&spec.redirection);
+    findings.found.extend(mesh::check(installation));
     let mut names = BTreeSet::new();
     for (index, gateway) in spec.gateways.iter().enumerate() {
         let path = format!("spec.gateways[{index}]");

@@ -93,6 +93,8 @@ fn cluster_rules() -> Vec<PolicyRule> {
         ),
         // Settings of the mesh.
         rule(&["meshwright.dev"], &["meshinstallations"], READ),
+        // Whether all of them take effect.
+        rule(&["meshwright.dev"], &["meshinstallations/status"], WRITE_STATUS),
     ]
 }
 
