@@ -122,10 +122,10 @@ async fn control_plane(authority: &Authority) -> Running {
     let router = Server::new(Arc::new(fleet)).router().merge(reports);
     let mut stopped = stop.subscribe();
     tokio::spawn(async move {
-        // The mailbox lives as long as the control plane.
-        let _mailbox = mailbox;
         let stopped = async move { drop(stopped.wait_for(|stop| *stop).await) };
         serve(listener, Arc::new(LiveTls::new(config)), router, stopped).await;
+        // It lives as long as the control plane.
+        drop(mailbox);
     });
     Running { address, stop }
 }
@@ -280,8 +280,8 @@ fn api_server(
             });
             let lines = events.map(move |news| {
                 let ours = news.iter().filter(|(kind, _)| *kind == plural);
-                let lines: String = ours.map(|(_, event)| format!("{event}\n")).collect();
-                Ok::<_, Infallible>(lines)
+                let lines: Vec<_> = ours.map(|(_, event)| event.to_string()).collect();
+                Ok::<_, Infallible>(lines.join("\n") + "\n")
             });
             axum::body::Body::from_stream(lines)
         } else {
@@ -300,7 +300,7 @@ fn api_server(
 fn context(client: Client, token: Option<&Path>) -> Arc<Context> {
     let images = Images { image_tag: Some("0.1.0".to_owned()), ..Images::default() };
     let mut installation = MeshInstallation::new("default", MeshInstallationSpec::default());
-    installation.spec.revision = "default".to_owned();
+    "default".clone_into(&mut installation.spec.revision);
     let objects = vec![Arc::new(installation)];
     let installations = Installations { objects, ..Installations::default() };
     Arc::new(Context {
@@ -318,10 +318,10 @@ fn context(client: Client, token: Option<&Path>) -> Arc<Context> {
 async fn until(context: &Context, is_so: impl Fn(&Summary) -> bool) -> Arc<Summary> {
     let mut summaries = context.fleet.summaries();
     let waiting = summaries.wait_for(|all| all.get("default").is_some_and(|s| is_so(s)));
-    let found = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    let found = tokio::time::timeout(Duration::from_mins(1), waiting).await;
     match found {
         Ok(all) => all.unwrap()["default"].clone(),
-        Err(_) => panic!("at the end: {:#?}", context.fleet.summaries().borrow()),
+        Err(error) => panic!("{error}: at the end: {:#?}", context.fleet.summaries().borrow()),
     }
 }
 

@@ -81,7 +81,7 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     let wanted = || Wanted::of(&installation, &platform);
     for _ in 0..100 {
         let summary = fleet.summary("default", wanted());
-        anyhow::ensure!(summary.is_some_and(|s| s.count.total as usize == args.pods));
+        anyhow::ensure!(summary.is_some_and(|s| usize::try_from(s.count.total) == Ok(args.pods)));
     }
     phase.end(&mut out, "100 summaries")?;
     let proxies = fleet.proxies("default");
@@ -129,7 +129,7 @@ impl Phase {
             "{what}: {} resident, {} at the peak, {:.2} CPU s, {:.2} s",
             mebibytes(usage.resident),
             mebibytes(usage.peak),
-            (usage.cpu - self.cpu).as_secs_f64(),
+            usage.cpu.saturating_sub(self.cpu).as_secs_f64(),
             self.started.elapsed().as_secs_f64(),
         )?;
         process::reset_peak();
