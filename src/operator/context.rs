@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::platform::Platform;
 use crate::{api::meshwright::ProxyCount, runtime::events, webhook::server::Installations};
 
+#[derive(Clone)]
 pub struct Context {
     pub client: Client,
     pub recorder: Recorder,
@@ -49,8 +50,8 @@ pub fn changes<T: Send + Sync + 'static>(
 }
 
 /// Waiting times that double with each failure of the same object.
-#[derive(Debug, Default)]
-pub struct Backoff(Mutex<HashMap<String, u32>>);
+#[derive(Clone, Debug, Default)]
+pub struct Backoff(Arc<Mutex<HashMap<String, u32>>>);
 
 impl Backoff {
     const SHORTEST: Duration = Duration::from_secs(1);

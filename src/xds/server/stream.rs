@@ -16,10 +16,15 @@ use tokio::sync::watch;
 use tonic::{Status, codec::Streaming};
 
 use super::{Peer, Proxy, Server};
-use crate::xds::{
-    Request, Session, Variant,
-    session::{Outcome, Response},
+use crate::{
+    runtime::tls::Leaving,
+    xds::{
+        Request, Session, Variant,
+        session::{Outcome, Response},
+    },
 };
+
+const STOPPING: &str = "the control plane is stopping";
 
 /// A request message of either variant.
 pub(super) trait Incoming: Message + Default + Into<Request> + Debug + 'static {
@@ -42,6 +47,7 @@ pub(super) struct Stream<M> {
     server: Server,
     requests: Streaming<M>,
     peer: Peer,
+    leaving: Option<Leaving>,
     session: Session,
     /// From the first request on, which names the node.
     connected: Option<Connected>,
@@ -66,11 +72,12 @@ impl<M: Incoming> Stream<M> {
         server: Server,
         requests: Streaming<M>,
         peer: Peer,
+        leaving: Option<Leaving>,
         variant: Variant,
     ) -> Self {
         let session = Session::new(variant, Arc::clone(&server.memo));
         let frames = VecDeque::new();
-        Self { server, requests, peer, session, connected: None, frames, ended: false }
+        Self { server, requests, peer, leaving, session, connected: None, frames, ended: false }
     }
 
     pub(super) fn into_body(
@@ -109,6 +116,12 @@ impl<M: Incoming> Stream<M> {
                 None => std::future::pending().await,
             }
         };
+        let told_to_leave = async {
+            match &mut self.leaving {
+                Some(Leaving(leaving)) => drop(leaving.wait_for(|leaving| *leaving).await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             request = self.requests.message() => match request {
                 Ok(Some(request)) => Event::Request(request),
@@ -117,8 +130,11 @@ impl<M: Incoming> Stream<M> {
             },
             updated = updated => match updated {
                 Ok(()) => Event::Update,
-                Err(_) => Event::End(Status::unavailable("the control plane is stopping")),
+                Err(_) => Event::End(Status::unavailable(STOPPING)),
             },
+            // A connection that is to end waits for its streams, and Envoy keeps a stream as long as
+            // it can. Ended by us, it looks for another replica at once.
+            () = told_to_leave => Event::End(Status::unavailable(STOPPING)),
         }
     }
 
