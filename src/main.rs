@@ -19,6 +19,8 @@ enum Role {
     ControlPlane(control_plane::Args),
     #[command(flatten)]
     Pod(cli::pod::PodRole),
+    /// Say whether the operator's webhooks answer
+    CheckWebhooks(cli::check_webhooks::Args),
     /// Print the CustomResourceDefinitions
     Crds(cli::crds::Args),
     /// Add proxies to the workloads of files, as the webhook does to their pods
@@ -32,6 +34,7 @@ fn main() -> std::process::ExitCode {
         Role::Operator(args) => operator::run(args),
         Role::ControlPlane(args) => control_plane::run(args),
         Role::Pod(role) => role.run(),
+        Role::CheckWebhooks(args) => cli::check_webhooks::run(&args),
         Role::Crds(args) => cli::crds::run(&args),
         Role::Inject(args) => cli::inject::run(&args),
     };
