@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod balancing;
+mod chart;
 mod churn;
 mod client;
 mod cni;
@@ -13,6 +14,8 @@ mod collector;
 mod demo;
 mod destinations;
 mod dns;
+mod examples;
+mod failover;
 mod gateway;
 mod identity;
 mod installation;
@@ -43,6 +46,8 @@ pub struct Scenario {
 pub fn all() -> Vec<Scenario> {
     vec![
         Scenario { name: "installation", run: installation::shows_its_state },
+        Scenario { name: "helm-test", run: chart::helm_test_passes },
+        Scenario { name: "examples", run: examples::are_accepted },
         Scenario { name: "bad-installation", run: bad_input::invalid_installation_is_refused },
         Scenario { name: "bad-review", run: bad_input::malformed_review_gets_an_error },
         Scenario { name: "bad-routes", run: bad_input::routes_to_nowhere_say_so },
@@ -68,6 +73,10 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "rolling-restart", run: resilience::rolling_restart_loses_nothing },
         Scenario { name: "control-plane-outage", run: resilience::control_plane_outage },
         Scenario { name: "certificate-renewal", run: identity::renewal_drops_nothing },
+        Scenario { name: "failover", run: failover::leader_dies },
+        Scenario { name: "failover-frozen", run: failover::frozen_leader_is_deposed },
+        Scenario { name: "operator-restart", run: failover::rolling_restart_misses_no_pod },
+        Scenario { name: "two-operators", run: failover::two_at_once_converge },
         Scenario { name: "cni", run: cni::pods_need_no_capability },
         Scenario { name: "cleanup", run: testbed::remove },
     ]

@@ -15,6 +15,7 @@ pub fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+#[allow(dead_code, reason = "not every test that has this module runs helm")]
 fn helm() -> PathBuf {
     let on_path = || {
         let path = env::var_os("PATH")?;
@@ -37,6 +38,7 @@ fn helm() -> PathBuf {
 
 /// The chart rendered with these flags of helm and the values on standard input; or what helm says
 /// against it.
+#[allow(dead_code, reason = "as above")]
 pub fn render(flags: &[&str], values: &str) -> Result<String, String> {
     let mut helm = Command::new(helm())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -55,7 +57,7 @@ pub fn render(flags: &[&str], values: &str) -> Result<String, String> {
 }
 
 /// YAML as JSON.
-#[allow(dead_code, reason = "not every test that has this module reads YAML")]
+#[allow(dead_code, reason = "as above")]
 pub fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap()
 }
