@@ -97,8 +97,8 @@ async fn operate(args: Args) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {} for webhooks", args.webhook_address))?;
     let (leave, left) = oneshot::channel::<()>();
-    let leaving = left.map(drop);
-    let serving = tokio::spawn(tls::serve_lingering(listener, tls, routes, leaving, LINGER));
+    let told_to_leave = left.map(drop);
+    let serving = tokio::spawn(tls::serve_lingering(listener, tls, routes, told_to_leave, LINGER));
     tasks.spawn(
         webhooks::register_validator(client.clone(), platform.clone(), webhook_ca.clone()).map(Ok),
     );
