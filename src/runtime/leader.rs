@@ -160,26 +160,27 @@ impl Candidate {
     /// One look at the lease and what follows from it. How long to wait before the next.
     async fn turn(&mut self) -> Duration {
         let began = Instant::now();
-        let left = self.office.left();
-        let step = timeout(left.unwrap_or(CALL_TIMEOUT).min(CALL_TIMEOUT), self.step());
-        match step.await.unwrap_or(Err(Error::Timeout)) {
+        let time = self.time_left().unwrap_or(CALL_TIMEOUT).min(CALL_TIMEOUT);
+        match timeout(time, self.step()).await.unwrap_or(Err(Error::Timeout)) {
             Ok(true) => {
                 self.office.enter(began + RENEW_DEADLINE);
                 return RENEW_INTERVAL;
             }
             Ok(false) => self.office.leave(),
             Err(error) => {
-                tracing::warn!(lease = self.name, %error, "cannot read or write the lease")
+                tracing::warn!(lease = self.name, %error, "cannot read or write the lease");
             }
         }
-        // Who cannot renew must stop before another may start.
-        match self.office.left() {
-            Some(left) => RETRY_INTERVAL.min(left),
-            None => {
-                self.office.leave();
-                RETRY_INTERVAL
-            }
+        self.time_left().map_or(RETRY_INTERVAL, |left| left.min(RETRY_INTERVAL))
+    }
+
+    /// How long we may still lead. Who cannot renew must stop before another may start.
+    fn time_left(&self) -> Option<Duration> {
+        let left = self.office.left();
+        if left.is_none() {
+            self.office.leave();
         }
+        left
     }
 
     /// Takes or renews the lease where that is due. Whether we lead now.
