@@ -21,6 +21,8 @@ enum Role {
     Pod(cli::pod::PodRole),
     /// Take the mesh out of the cluster; `helm uninstall` runs this
     Uninstall(operator::removal::uninstall::Args),
+    /// Say whether the operator's webhooks answer
+    CheckWebhooks(cli::check_webhooks::Args),
     /// Print the CustomResourceDefinitions
     Crds(cli::crds::Args),
     /// Add proxies to the workloads of files, as the webhook does to their pods
@@ -35,6 +37,7 @@ fn main() -> std::process::ExitCode {
         Role::ControlPlane(args) => control_plane::run(args),
         Role::Pod(role) => role.run(),
         Role::Uninstall(args) => operator::removal::uninstall::run(&args),
+        Role::CheckWebhooks(args) => cli::check_webhooks::run(&args),
         Role::Crds(args) => cli::crds::run(&args),
         Role::Inject(args) => cli::inject::run(&args),
     };

@@ -22,6 +22,7 @@ mod webhooks;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+pub use installation::build::webhook::VALIDATOR;
 pub use role::run;
 
 /// Command-line arguments of the role.

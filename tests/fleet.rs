@@ -304,14 +304,9 @@ fn context(client: Client, token: Option<&Path>) -> Arc<Context> {
     let objects = vec![Arc::new(installation)];
     let installations = Installations { objects, ..Installations::default() };
     Arc::new(Context {
-        recorder: Recorder::new(client.clone(), "meshwright-operator".into()),
-        client,
-        platform: images.platform(SYSTEM.to_owned(), WebhookEndpoint::Service),
-        backoff: Backoff::default(),
         installations: Arc::new(ArcSwap::from_pointee(installations)),
-        changed: watch::channel(()).1,
         fleet: Fleet::new(token.map(Path::to_owned), fleet::Metrics::default()),
-        webhook_ca: watch::channel(String::new()).1,
+        ..Context::new(client, images.platform(SYSTEM.to_owned(), WebhookEndpoint::Service))
     })
 }
 

@@ -3,56 +3,29 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+#[path = "chart/helm.rs"]
+mod helm;
 
+use std::{env, fs};
+
+use helm::{file, yaml};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str =
     "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: meshwright-system\n";
 
-fn helm() -> PathBuf {
-    let on_path = || {
-        let path = env::var_os("PATH")?;
-        env::split_paths(&path).map(|folder| folder.join("helm")).find(|file| file.is_file())
-    };
-    let in_cache = || {
-        let tools = PathBuf::from(env::var_os("HOME")?).join(".cache/meshwright/tools");
-        let folders = fs::read_dir(tools).ok()?.filter_map(Result::ok);
-        folders
-            .filter(|folder| folder.file_name().to_string_lossy().starts_with("helm-"))
-            .map(|folder| folder.path().join("helm"))
-            .find(|file| file.is_file())
-    };
-    env::var_os("MESHWRIGHT_HELM")
-        .map(PathBuf::from)
-        .or_else(on_path)
-        .or_else(in_cache)
-        .expect("helm is missing: put it on the PATH, name it in MESHWRIGHT_HELM, or run `cargo verify`, which installs it")
-}
-
-/// The chart rendered with these values.
+/// The chart rendered with these values. Without hooks: they are tests and what runs when the chart is
+/// uninstalled, none of which kubectl would know to leave alone.
 fn template(values: &[&str]) -> String {
-    let mut command = Command::new(helm());
-    command
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["template", "meshwright", "charts/meshwright"])
-        .args(["--namespace", "meshwright-system"]);
-    for value in values {
-        command.args(["--set", value]);
-    }
-    let output = command.output().expect("helm cannot be run");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let sets = values.iter().flat_map(|value| ["--set", value]);
+    let flags: Vec<&str> = std::iter::once("--no-hooks").chain(sets).collect();
+    helm::render(&flags, "").unwrap()
 }
 
 #[test]
 fn manifests_are_fresh() {
     let rendered = NAMESPACE.to_owned() + &template(&[]);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/meshwright.yaml");
+    let path = file("manifests/meshwright.yaml");
     if env::var_os("MESHWRIGHT_UPDATE").is_some() {
         fs::write(&path, &rendered).unwrap();
     }
@@ -66,7 +39,7 @@ fn manifests_are_fresh() {
 fn cni(kind: &str, values: &[&str]) -> Vec<Value> {
     let rendered = template(values);
     let documents = rendered.split("\n---\n").filter(|text| text.contains("name: meshwright-cni"));
-    let objects = documents.map(|text| serde_saphyr::from_str::<Value>(text).unwrap());
+    let objects = documents.map(|text| yaml(text));
     objects.filter(|object| object["kind"] == kind).collect()
 }
 

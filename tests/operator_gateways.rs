@@ -54,20 +54,17 @@ impl Cluster {
         let installations =
             Installations { objects: vec![Arc::new(installation)], ..Installations::default() };
         let context = Arc::new(Context {
-            recorder: Recorder::new(client.clone(), "meshwright-operator".into()),
-            client,
-            platform: Platform {
-                namespace: "meshwright-system".to_owned(),
-                image_registry: "registry.test".to_owned(),
-                image_tag: "1.2.3".to_owned(),
-                image_pull_policy: "IfNotPresent".to_owned(),
-                webhook: WebhookEndpoint::Service,
-            },
-            backoff: Backoff::default(),
             installations: Arc::new(ArcSwap::from_pointee(installations)),
-            changed: watch::channel(()).1,
-            fleet: watch::channel(BTreeMap::new()).1,
-            webhook_ca: watch::channel("CA".to_owned()).1,
+            ..Context::new(
+                client,
+                Platform {
+                    namespace: "meshwright-system".to_owned(),
+                    image_registry: "registry.test".to_owned(),
+                    image_tag: "1.2.3".to_owned(),
+                    image_pull_policy: "IfNotPresent".to_owned(),
+                    webhook: WebhookEndpoint::Service,
+                },
+            )
         });
         let cluster = Self { gateways: Gateways::new(context), state };
         cluster.class("meshwright", "meshwright.dev/gateway-controller");

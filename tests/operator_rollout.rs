@@ -132,23 +132,14 @@ impl Cluster {
 }
 
 fn context(client: Client) -> Context {
-    Context {
-        recorder: Recorder::new(client.clone(), "meshwright-operator".into()),
-        client,
-        platform: Platform {
-            namespace: "meshwright-system".to_owned(),
-            image_registry: "registry.test".to_owned(),
-            image_tag: "1".to_owned(),
-            image_pull_policy: "Never".to_owned(),
-            webhook: WebhookEndpoint::Service,
-        },
-        backoff: Backoff::default(),
-        installations: Arc::new(ArcSwap::from_pointee(Installations::default())),
-        changed: watch::channel(()).1,
-        fleet: Fleet::default(),
-        rollouts: Rollouts::default(),
-        webhook_ca: watch::channel("CA".to_owned()).1,
-    }
+    let platform = Platform {
+        namespace: "meshwright-system".to_owned(),
+        image_registry: "registry.test".to_owned(),
+        image_tag: "1".to_owned(),
+        image_pull_policy: "Never".to_owned(),
+        webhook: WebhookEndpoint::Service,
+    };
+    Context::new(client, platform)
 }
 
 fn deployment_path(namespace: &str) -> String {

@@ -22,7 +22,11 @@ use meshwright::{
     xds::{ResourceType, server::Server},
 };
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Streaming, transport::Channel};
 
@@ -44,6 +48,8 @@ struct Running {
     address: SocketAddr,
     mailbox: Mailbox,
     fleet: Fleet,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
 }
 
 fn snapshot(text: &str) -> Snapshot {
@@ -58,8 +64,10 @@ async fn start(secured: bool) -> Running {
     let server = Server::new(Arc::new(fleet.clone()));
     // Without TLS on the wire, but served as over TLS: nobody shows a certificate.
     let server = if secured { server } else { server.plaintext() };
-    tokio::spawn(tls::serve_plaintext(listener, server.router(), std::future::pending()));
-    Running { address, mailbox, fleet }
+    let (stop, stopped) = oneshot::channel();
+    let stopped = async { drop(stopped.await) };
+    let serving = tokio::spawn(tls::serve_plaintext(listener, server.router(), stopped));
+    Running { address, mailbox, fleet, stop, serving }
 }
 
 fn node() -> Node {
@@ -99,6 +107,22 @@ impl Client {
     async fn next(&mut self) -> DeltaDiscoveryResponse {
         self.responses.message().await.unwrap().unwrap()
     }
+}
+
+/// A stream would last as long as its proxy: a control plane that leaves ends it, so that the proxy
+/// looks for another replica, and need not be cut off to do so.
+#[tokio::test]
+async fn a_control_plane_that_leaves_says_so_and_ends() {
+    let running = start(false).await;
+    let mut client = Client::new(running.address).await;
+    client.ask(ResourceType::Cluster, &[]);
+    client.next().await;
+    running.stop.send(()).unwrap();
+    let ended = client.responses.message().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable);
+    assert!(ended.message().contains("stopping"), "{ended}");
+    running.serving.await.unwrap();
+    assert!(TcpStream::connect(running.address).await.is_err());
 }
 
 #[tokio::test]

@@ -125,21 +125,21 @@ fn context(client: Client) -> Arc<Context> {
     let installations =
         Installations { objects: vec![Arc::new(installation)], ..Installations::default() };
     Arc::new(Context {
-        recorder: Recorder::new(client.clone(), "meshwright-operator".into()),
-        client,
-        platform: Platform {
-            namespace: "meshwright-system".to_owned(),
-            image_registry: "registry.test".to_owned(),
-            image_tag: "1".to_owned(),
-            image_pull_policy: "Never".to_owned(),
-            webhook: WebhookEndpoint::Service,
-        },
-        backoff: Backoff::default(),
         installations: Arc::new(ArcSwap::from_pointee(installations)),
         // The sender lives as long as the process: nothing changes.
         changed: Box::leak(Box::new(watch::channel(()).0)).subscribe(),
-        fleet: watch::channel(BTreeMap::new()).1,
-        webhook_ca: watch::channel(String::new()).1,
+        // The sender lives as long as the process: nothing changes.
+        changed: Box::leak(Box::new(watch::channel(()).0)).subscribe(),
+        ..Context::new(
+            client,
+            Platform {
+                namespace: "meshwright-system".to_owned(),
+                image_registry: "registry.test".to_owned(),
+                image_tag: "1".to_owned(),
+                image_pull_policy: "Never".to_owned(),
+                webhook: WebhookEndpoint::Service,
+            },
+        )
     })
 }
 

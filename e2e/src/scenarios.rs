@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod balancing;
+mod chart;
 mod churn;
 mod client;
 mod cni;
@@ -14,6 +15,8 @@ mod definitions;
 mod demo;
 mod destinations;
 mod dns;
+mod examples;
+mod failover;
 mod fleet;
 mod gateway;
 mod gateways;
@@ -51,6 +54,8 @@ pub struct Scenario {
 pub fn all() -> Vec<Scenario> {
     vec![
         Scenario { name: "installation", run: installation::shows_its_state },
+        Scenario { name: "helm-test", run: chart::helm_test_passes },
+        Scenario { name: "examples", run: examples::are_accepted },
         Scenario { name: "fleet", run: fleet::is_known },
         Scenario { name: "bad-installation", run: bad_input::invalid_installation_is_refused },
         Scenario { name: "bad-review", run: bad_input::malformed_review_gets_an_error },
@@ -83,6 +88,10 @@ pub fn all() -> Vec<Scenario> {
         Scenario { name: "in-place", run: rollouts::in_place_beside_the_application },
         Scenario { name: "control-plane-outage", run: resilience::control_plane_outage },
         Scenario { name: "certificate-renewal", run: identity::renewal_drops_nothing },
+        Scenario { name: "failover", run: failover::leader_dies },
+        Scenario { name: "failover-frozen", run: failover::frozen_leader_is_deposed },
+        Scenario { name: "operator-restart", run: failover::rolling_restart_misses_no_pod },
+        Scenario { name: "two-operators", run: failover::two_at_once_converge },
         Scenario { name: "cni", run: cni::pods_need_no_capability },
         Scenario { name: "operator-drift", run: operator::drift_is_undone },
         Scenario { name: "operator-settled", run: operator::settled_is_quiet },

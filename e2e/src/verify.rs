@@ -103,7 +103,7 @@ fn install_meanwhile(cache: &Cache, layers: &[Layer]) -> Option<thread::JoinHand
         wanted.push(Tool::Envoy);
     }
     if layers.contains(&Layer::Chart) {
-        wanted.push(Tool::Helm);
+        wanted.extend([Tool::Helm, Tool::Kubeconform, Tool::Checkov]);
     }
     if layers.iter().any(|layer| matches!(layer, Layer::Cluster | Layer::Measure)) {
         wanted.extend(

@@ -16,7 +16,11 @@ use crate::{
     control_plane::Engine,
     identity::SpiffeId,
     operator::platform::OPERATOR,
-    runtime::{self, leader::LeaderElection, tls::LiveTls},
+    runtime::{
+        self,
+        leader::LeaderElection,
+        tls::{Linger, LiveTls},
+    },
     status::{self, Findings},
     watch::{self as cluster, Mailbox, Snapshot},
     xds::server::Server,
@@ -27,6 +31,10 @@ const CERTIFICATE_RENEWAL: Duration = Duration::from_hours(6);
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 /// Plans are made when proxies ask, so what is found in them comes at any time.
 const FINDINGS_CHECK: Duration = Duration::from_secs(1);
+
+/// How long a replica that leaves goes on accepting proxies, and keeps those it has: sent away before
+/// the Service has forgotten it, they would only come back. Its pod has 30 s to end.
+const LINGER: Linger = Linger { quiet: Duration::from_secs(3), longest: Duration::from_secs(10) };
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let insecure = bind_insecure(args.insecure_xds_address).await?;
@@ -46,14 +54,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     tokio::spawn(drive(mailbox, fleet.clone(), metrics));
     let election = start_election(&client, &args);
     let leader = election.subscribe();
+    // What only the leader writes; everything else goes through the plain client.
+    let leaders_client = election.fence().client(&client);
 
     let authority = ca::load_or_create(client.clone(), &args.namespace).await?;
     let authority = Arc::new(authority);
     let roots = authority.root_pem().to_owned();
-    tokio::spawn(ca::distribute(client.clone(), roots, leader.clone()));
+    tokio::spawn(ca::distribute(leaders_client.clone(), roots, leader.clone()));
     let (findings, found) = watch::channel(Findings::default());
     tokio::spawn(gather(fleet.clone(), findings));
-    tokio::spawn(status::write(client.clone(), leader, found));
+    tokio::spawn(status::write(leaders_client, leader, found));
 
     let server = Server::new(Arc::new(fleet.clone()));
     tokio::spawn(release_idle(server.clone()));
@@ -135,7 +145,7 @@ async fn serve_xds(
     let ca = ca::Service::new(authority, tokens, mesh.trust_domain.clone()).into_server();
     let router =
         tonic::service::Routes::new(ca).into_axum_router().merge(server.router()).merge(reports);
-    Ok(tokio::spawn(runtime::tls::serve(listener, tls, router, stopped(stop))))
+    Ok(tokio::spawn(runtime::tls::serve_lingering(listener, tls, router, stopped(stop), LINGER)))
 }
 
 fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + use<> {

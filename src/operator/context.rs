@@ -10,13 +10,14 @@ use arc_swap::ArcSwap;
 use futures::Stream;
 use kube::{
     Client, Resource,
-    runtime::events::{Event, Recorder},
+    runtime::events::{Event, Recorder, Reporter},
 };
 use tokio::sync::watch;
 
 use super::{definitions, fleet::Fleet, platform::Platform, rollout::Rollouts};
-use crate::{runtime::events, webhook::server::Installations};
+use crate::{api::meshwright::labels::MANAGER, runtime::events, webhook::server::Installations};
 
+#[derive(Clone)]
 pub struct Context {
     pub client: Client,
     pub recorder: Recorder,
@@ -35,10 +36,27 @@ pub struct Context {
     /// PEM of the webhook's CA.
     pub webhook_ca: watch::Receiver<String>,
     /// Whose turn it is to be reconciled, of the installations: see [`super::installation::handover`].
-    pub turn: tokio::sync::Mutex<()>,
+    pub turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Context {
+    /// Before anything is known, and with nothing that changes.
+    pub fn new(client: Client, platform: Platform) -> Self {
+        Self {
+            recorder: Recorder::new(client.clone(), Reporter::from(MANAGER)),
+            client,
+            platform,
+            backoff: Backoff::default(),
+            installations: Arc::default(),
+            changed: watch::channel(()).1,
+            fleet: Fleet::default(),
+            rollouts: Rollouts::default(),
+            definitions: watch::channel(definitions::Report::default()).1,
+            webhook_ca: watch::channel(String::new()).1,
+            turn: Arc::default(),
+        }
+    }
+
     /// Publishes an event about an object. That is best effort: it must not hold anything up.
     pub async fn publish<K: Resource<DynamicType = ()>>(&self, about: &K, event: Event) {
         events::publish(&self.recorder, &about.object_ref(&()), event).await;
@@ -55,8 +73,8 @@ pub fn changes<T: Send + Sync + 'static>(
 }
 
 /// Waiting times that double with each failure of the same object.
-#[derive(Debug, Default)]
-pub struct Backoff(Mutex<HashMap<String, u32>>);
+#[derive(Clone, Debug, Default)]
+pub struct Backoff(Arc<Mutex<HashMap<String, u32>>>);
 
 impl Backoff {
     const SHORTEST: Duration = Duration::from_secs(1);

@@ -24,17 +24,21 @@ use kube::{
     },
 };
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::{JoinHandle, JoinSet},
+};
 
 use super::{
     Args,
-    context::{Backoff, Context, changes},
+    context::{Context, changes},
     definitions,
     fleet::{self, Fleet},
     gateway_api,
     installation::{error_policy, reconcile},
     platform::{OPERATOR, Platform, WebhookEndpoint},
-    rollout::{self, Rollouts},
+    rollout::{self},
     webhooks,
 };
 use crate::{
@@ -45,8 +49,9 @@ use crate::{
     runtime::{
         admin,
         client::counted_client,
-        leader::{self, LeaderElection},
-        logs, shutdown, tls,
+        leader::{self, Fence, LeaderElection},
+        logs, shutdown,
+        tls::{self, Linger},
         writes::Writes,
     },
     webhook::{
@@ -56,6 +61,10 @@ use crate::{
         server::{self, Webhooks},
     },
 };
+
+/// How long a replica that leaves goes on answering reviews. A Service forgets it within a second or
+/// two, on a busy cluster later; the pod has 30 s, and open connections take up to five of them.
+const LINGER: Linger = Linger { quiet: Duration::from_secs(5), longest: Duration::from_secs(15) };
 
 /// Runs the operator until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -95,7 +104,9 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.webhook_address)
         .await
         .with_context(|| format!("cannot listen on {} for webhooks", args.webhook_address))?;
-    let serving = tokio::spawn(tls::serve(listener, tls, routes, stop.clone()));
+    let (leave, left) = oneshot::channel::<()>();
+    let told_to_leave = left.map(drop);
+    let serving = tokio::spawn(tls::serve_lingering(listener, tls, routes, told_to_leave, LINGER));
     tasks.spawn(
         webhooks::register_validator(client.clone(), platform.clone(), webhook_ca.clone()).map(Ok),
     );
@@ -103,33 +114,43 @@ async fn operate(args: Args) -> anyhow::Result<()> {
     let election = election(&client, &args);
     let leading = election.as_ref().map_or_else(leader::always, LeaderElection::subscribe);
     let (reports, definitions) = watch::channel(definitions::Report::default());
+    let fence = election.as_ref().map_or_else(Fence::open, LeaderElection::fence);
     let context = Arc::new(Context {
-        client: client.clone(),
         recorder,
-        platform,
-        backoff: Backoff::default(),
         installations,
         changed,
         fleet,
-        rollouts: Rollouts::default(),
         definitions,
         webhook_ca,
-        turn: tokio::sync::Mutex::default(),
+        ..Context::new(client.clone(), platform)
     });
-    tasks.spawn(lead(context, leading, reports).map(Ok));
+    tasks.spawn(lead(context, leading, fence, reports).map(Ok));
     ready.send_replace(true);
     tracing::info!(webhooks = %args.webhook_address, "the operator runs");
 
     let outcome = first_end(stop, &mut tasks).await;
+    hand_over(&ready, leave, election, serving).await;
+    // Until here: what the webhooks read is kept up to date by these.
+    tasks.shutdown().await;
+    outcome
+}
+
+/// Lets another replica take over: it leads at once, and gets the reviews as soon as the API server
+/// knows that this one is leaving. Until then they are answered here.
+async fn hand_over(
+    ready: &watch::Sender<bool>,
+    leave: oneshot::Sender<()>,
+    election: Option<LeaderElection>,
+    serving: JoinHandle<()>,
+) {
     ready.send_replace(false);
+    // Its receiver is gone if serving has ended, and then there is nothing to tell it.
+    leave.send(()).ok();
     if let Some(election) = election {
         election.release().await;
     }
-    tasks.shutdown().await;
-    if outcome.is_ok() {
-        drop(serving.await);
-    }
-    outcome
+    drop(serving.await);
+    tracing::info!("handed over");
 }
 
 /// What the webhooks work with, and what keeps it up to date.
@@ -191,6 +212,7 @@ fn election(client: &Client, args: &Args) -> Option<LeaderElection> {
 async fn lead(
     context: Arc<Context>,
     mut leading: watch::Receiver<bool>,
+    fence: Fence,
     reports: watch::Sender<definitions::Report>,
 ) {
     loop {
@@ -198,6 +220,8 @@ async fn lead(
             return std::future::pending().await;
         }
         tracing::info!("leading: the controllers start");
+        let client = fence.of_this_term().client(&context.client);
+        let context = Arc::new(Context { client, ..(*context).clone() });
         let over = || {
             let mut leading = leading.clone();
             async move {
@@ -208,6 +232,9 @@ async fn lead(
             }
         };
         tokio::select! {
+            biased;
+            // At once, whatever they are in the middle of: another replica may lead already.
+            () = over() => tracing::info!("not leading any more: the controllers stop"),
             ((), ()) = futures::future::join(
                 installations(context.clone(), over()),
                 gateway_api::run(context.clone(), over()),

@@ -2,8 +2,16 @@
 //!
 //! [`decide`] is the whole rule and is pure. As client-go does, a replica judges another's lease by
 //! how long it has seen it unchanged, on its own clock, so that clocks need not agree.
+//!
+//! A leader believes in itself only as long as nobody else may lead: [`RENEW_DEADLINE`] from the
+//! moment at which it began its last successful renewal. What it does with a client of its [`Fence`]
+//! ends then, even if the election itself is stuck in a call.
 
-use std::time::{Duration, Instant};
+mod fence;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -14,16 +22,33 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
-const LEASE_DURATION: Duration = Duration::from_secs(15);
-const RENEW_INTERVAL: Duration = Duration::from_secs(5);
-const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+use self::fence::Office;
+pub use self::fence::{Deposed, Fence};
+
+/// How long others wait for a leader that went silent. With two looks of [`RETRY_INTERVAL`] and the
+/// start of the controllers this keeps a failover under 15 s.
+const LEASE_DURATION: Duration = Duration::from_secs(10);
+/// When a leader that cannot renew stops. What it has sent by then has [`LEASE_DURATION`] minus this
+/// to arrive before another leads.
+const RENEW_DEADLINE: Duration = Duration::from_secs(7);
+const RENEW_INTERVAL: Duration = Duration::from_secs(3);
+/// How often those who do not lead look. A lease that was given up is taken within this time.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// A call that hangs must leave time for another within [`RENEW_DEADLINE`].
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Others may write to the lease too (labels, say), but not all the time.
+const ATTEMPTS: usize = 3;
 
 /// Stands for leadership until dropped or released.
 #[derive(Debug)]
 pub struct LeaderElection {
-    leader: watch::Receiver<bool>,
+    office: Arc<Office>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -31,27 +56,35 @@ pub struct LeaderElection {
 impl LeaderElection {
     /// Starts to stand for the lease `namespace/name` as `identity` (the pod's name).
     pub fn start(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
-        let (sender, leader) = watch::channel(false);
+        let office = Arc::new(Office::default());
         let (stop, stopped) = watch::channel(false);
         let candidate = Candidate {
             leases: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: identity.to_owned(),
+            office: office.clone(),
             seen: None,
+            held: None,
         };
-        let task = tokio::spawn(candidate.run(sender, stopped));
-        Self { leader, stop, task }
+        let task = tokio::spawn(candidate.run(stopped));
+        Self { office, stop, task }
     }
 
     /// True while this process leads.
     pub fn subscribe(&self) -> watch::Receiver<bool> {
-        self.leader.clone()
+        self.office.subscribe()
     }
 
-    /// Gives the lease up, so that the next leader need not wait for it to expire.
+    /// What keeps a deposed leader from writing.
+    pub fn fence(&self) -> Fence {
+        Fence::new(self.office.clone())
+    }
+
+    /// Stops leading, then gives the lease up, so that the next leader need not wait for it to expire.
     pub async fn release(mut self) {
+        self.office.leave();
         self.stop.send_replace(true);
-        drop(tokio::time::timeout(Duration::from_secs(3), &mut self.task).await);
+        drop(timeout(CALL_TIMEOUT, &mut self.task).await);
     }
 }
 
@@ -85,53 +118,96 @@ pub fn decide(lease: Option<&LeaseSpec>, identity: &str, unchanged_for: Duration
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("the API server did not answer in time")]
+    Timeout,
+    #[error("somebody else keeps writing to it")]
+    Contended,
+}
+
 struct Candidate {
     leases: Api<Lease>,
     name: String,
     identity: String,
+    office: Arc<Office>,
     /// The lease's resource version, and when we first saw it.
     seen: Option<(String, Instant)>,
+    /// The lease as we last wrote it, so that a renewal is one call.
+    held: Option<Lease>,
 }
 
 impl Candidate {
-    async fn run(mut self, leader: watch::Sender<bool>, mut stopped: watch::Receiver<bool>) {
-        let mut renewed = Instant::now();
-        while !*stopped.borrow() {
-            match self.step().await {
-                Ok(leads) => {
-                    renewed = Instant::now();
-                    announce(&leader, leads);
-                }
-                Err(error) => {
-                    tracing::warn!(lease = self.name, %error, "cannot read or write the lease");
-                    // Who cannot renew must stop before another may start.
-                    if renewed.elapsed() + RENEW_INTERVAL >= LEASE_DURATION {
-                        announce(&leader, false);
-                    }
-                }
-            }
-            let pause = if *leader.borrow() { RENEW_INTERVAL } else { RETRY_INTERVAL };
+    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        loop {
+            let pause = tokio::select! {
+                pause = self.turn() => pause,
+                _ = stopped.wait_for(|stop| *stop) => break,
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                changed = stopped.changed() => if changed.is_err() { break },
+                _ = stopped.wait_for(|stop| *stop) => break,
             }
         }
-        if leader.send_replace(false)
-            && let Err(error) = self.release().await
-        {
+        self.office.leave();
+        if let Err(error) = self.release().await {
             tracing::debug!(lease = self.name, %error, "lease not released; it will expire");
         }
     }
 
-    /// Reads the lease, takes or renews it where that is due. Whether we lead now.
-    async fn step(&mut self) -> Result<bool, kube::Error> {
-        let found = self.leases.get_opt(&self.name).await?;
-        let unchanged_for = self.observe(found.as_ref());
-        let decision =
-            decide(found.as_ref().and_then(|l| l.spec.as_ref()), &self.identity, unchanged_for);
-        if decision == Decision::Wait {
-            return Ok(false);
+    /// One look at the lease and what follows from it. How long to wait before the next.
+    async fn turn(&mut self) -> Duration {
+        let began = Instant::now();
+        let time = self.time_left().unwrap_or(CALL_TIMEOUT).min(CALL_TIMEOUT);
+        match timeout(time, self.step()).await.unwrap_or(Err(Error::Timeout)) {
+            Ok(true) => {
+                self.office.enter(began + RENEW_DEADLINE);
+                return RENEW_INTERVAL;
+            }
+            Ok(false) => self.office.leave(),
+            Err(error) => {
+                tracing::warn!(lease = self.name, %error, "cannot read or write the lease");
+            }
         }
+        self.time_left().map_or(RETRY_INTERVAL, |left| left.min(RETRY_INTERVAL))
+    }
+
+    /// How long we may still lead. Who cannot renew must stop before another may start.
+    fn time_left(&self) -> Option<Duration> {
+        let left = self.office.left();
+        if left.is_none() {
+            self.office.leave();
+        }
+        left
+    }
+
+    /// Takes or renews the lease where that is due. Whether we lead now.
+    async fn step(&mut self) -> Result<bool, Error> {
+        if let Some(held) = self.held.take()
+            && self.write(Some(held), Decision::Renew).await?
+        {
+            return Ok(true);
+        }
+        for _ in 0..ATTEMPTS {
+            let found = self.leases.get_opt(&self.name).await?;
+            let unchanged_for = self.observe(found.as_ref());
+            let spec = found.as_ref().and_then(|lease| lease.spec.as_ref());
+            let decision = decide(spec, &self.identity, unchanged_for);
+            if decision == Decision::Wait {
+                return Ok(false);
+            }
+            if self.write(found, decision).await? {
+                return Ok(true);
+            }
+            // Whoever takes the lease before us leads; whether that happened, the next look tells.
+        }
+        Err(Error::Contended)
+    }
+
+    /// Writes the lease as ours over what was found; false if it is no longer what was found.
+    async fn write(&mut self, found: Option<Lease>, decision: Decision) -> Result<bool, Error> {
         let lease = self.claim(found, decision);
         let written = if lease.metadata.resource_version.is_some() {
             self.leases.replace(&self.name, &PostParams::default(), &lease).await
@@ -139,10 +215,12 @@ impl Candidate {
             self.leases.create(&PostParams::default(), &lease).await
         };
         match written {
-            Ok(_) => Ok(true),
-            // Someone was faster; look again next time.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(error),
+            Ok(lease) => {
+                self.held = Some(lease);
+                Ok(true)
+            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -181,52 +259,7 @@ impl Candidate {
             return Ok(());
         }
         spec.holder_identity = None;
+        spec.renew_time = Some(MicroTime(Timestamp::now()));
         self.leases.replace(&self.name, &PostParams::default(), &lease).await.map(drop)
-    }
-}
-
-fn announce(leader: &watch::Sender<bool>, leads: bool) {
-    leader.send_if_modified(|current| {
-        let changed = *current != leads;
-        if changed {
-            tracing::info!(leads, "leadership changed");
-        }
-        *current = leads;
-        changed
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn held_by(holder: Option<&str>) -> LeaseSpec {
-        LeaseSpec {
-            holder_identity: holder.map(str::to_owned),
-            lease_duration_seconds: Some(15),
-            ..LeaseSpec::default()
-        }
-    }
-
-    #[test]
-    fn decides_by_holder_and_age() {
-        let (young, old) = (Duration::from_secs(3), Duration::from_secs(15));
-        let cases = [
-            ("no lease", None, young, Decision::Acquire),
-            ("released", Some(held_by(None)), young, Decision::Acquire),
-            ("released by an empty name", Some(held_by(Some(""))), young, Decision::Acquire),
-            ("ours", Some(held_by(Some("me"))), old, Decision::Renew),
-            ("another's, alive", Some(held_by(Some("you"))), young, Decision::Wait),
-            ("another's, silent", Some(held_by(Some("you"))), old, Decision::Acquire),
-        ];
-        for (name, lease, age, want) in cases {
-            assert_eq!(decide(lease.as_ref(), "me", age), want, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_lease_without_a_duration_does_not_flap() {
-        let spec = LeaseSpec { lease_duration_seconds: None, ..held_by(Some("you")) };
-        assert_eq!(decide(Some(&spec), "me", Duration::ZERO), Decision::Wait);
     }
 }

