@@ -31,14 +31,14 @@ use envoy_types::pb::{
 use futures::StreamExt;
 use http::{Request, Response};
 use hyper_util::rt::TokioIo;
-use kube::{Client, client::Body, runtime::events::Recorder};
+use kube::{Client, client::Body};
 use meshwright::{
     api::meshwright::{MeshInstallation, MeshInstallationSpec},
     ca::{self, Authenticate, Authority, Refused, Serial, Validity, certificates_in_pem},
     control_plane::{Metrics, report, serve::drive},
     identity::SpiffeId,
     operator::{
-        context::{Backoff, Context},
+        context::Context,
         fleet::{self, Fleet, Summary, proxy::Configuration},
         platform::{Images, WebhookEndpoint},
     },

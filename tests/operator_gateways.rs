@@ -9,7 +9,6 @@
 mod api_server;
 
 use std::{
-    collections::BTreeMap,
     env, fs,
     path::Path,
     sync::{Arc, Mutex},
@@ -18,21 +17,20 @@ use std::{
 use api_server::State;
 use arc_swap::ArcSwap;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{core::DeserializeGuard, runtime::events::Recorder};
+use kube::core::DeserializeGuard;
 use meshwright::{
     api::{
         gateway::{Gateway, GatewayClass},
         meshwright::{MeshInstallation, MeshInstallationSpec},
     },
     operator::{
-        context::{Backoff, Context},
+        context::Context,
         gateway_api::{Gateways, reconcile},
         platform::{Platform, WebhookEndpoint},
     },
     webhook::server::Installations,
 };
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 const GATEWAY: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/gateways/web";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/web-meshwright";

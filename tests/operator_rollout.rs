@@ -8,20 +8,17 @@ mod api_server;
 use std::sync::{Arc, Mutex};
 
 use api_server::State;
-use arc_swap::ArcSwap;
-use kube::{Client, runtime::events::Recorder, runtime::watcher};
+use kube::{Client, runtime::watcher};
 use meshwright::{
     api::meshwright::{MeshInstallation, RolloutPhase, RolloutStatus},
     operator::{
-        context::{Backoff, Context},
-        fleet::Fleet,
+        context::Context,
         platform::{Platform, WebhookEndpoint},
-        rollout::{self, Rollouts},
+        rollout::{self},
     },
     webhook::server::Installations,
 };
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 const PATH: &str = "/apis/meshwright.dev/v1alpha1/meshinstallations/default";
 const OLD: &str = "registry.test/meshwright-proxy:1";

@@ -24,11 +24,11 @@ use std::{
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use clap::Parser;
-use kube::{Client, Config, runtime::events::Recorder};
+use kube::{Client, Config};
 use meshwright::{
     api::meshwright::{MeshInstallation, MeshInstallationSpec},
     operator::{
-        context::{Backoff, Context},
+        context::Context,
         gateway_api,
         platform::{Platform, WebhookEndpoint},
     },
@@ -126,8 +126,6 @@ fn context(client: Client) -> Arc<Context> {
         Installations { objects: vec![Arc::new(installation)], ..Installations::default() };
     Arc::new(Context {
         installations: Arc::new(ArcSwap::from_pointee(installations)),
-        // The sender lives as long as the process: nothing changes.
-        changed: Box::leak(Box::new(watch::channel(()).0)).subscribe(),
         // The sender lives as long as the process: nothing changes.
         changed: Box::leak(Box::new(watch::channel(()).0)).subscribe(),
         ..Context::new(
