@@ -39,7 +39,7 @@ fn manifests_are_fresh() {
 fn cni(kind: &str, values: &[&str]) -> Vec<Value> {
     let rendered = template(values);
     let documents = rendered.split("\n---\n").filter(|text| text.contains("name: meshwright-cni"));
-    let objects = documents.map(|text| yaml(text));
+    let objects = documents.map(yaml);
     objects.filter(|object| object["kind"] == kind).collect()
 }
 

@@ -86,16 +86,12 @@ async fn asked(folder: &std::path::Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn some(value: &str) -> Option<String> {
-        Some(value.to_owned())
-    }
-
     #[test]
     fn leaves_when_asked_and_returns_when_not_any_more() {
         let (mut service, now) = (Service::default(), Instant::now());
         assert_eq!(service.look(None, now), None);
-        assert_eq!(service.look(some("a"), now), Some(Turn::Leave));
-        assert_eq!(service.look(some("a"), now), None);
+        assert_eq!(service.look(Some("a".to_owned()), now), Some(Turn::Leave));
+        assert_eq!(service.look(Some("a".to_owned()), now), None);
         assert_eq!(service.look(None, now), Some(Turn::Return));
         assert_eq!(service.look(None, now), None);
     }
@@ -103,21 +99,21 @@ mod tests {
     #[test]
     fn what_was_asked_of_the_former_proxy_is_not_asked_of_this_one() {
         let now = Instant::now();
-        let mut service = Service { seen: some("a"), left: None };
-        assert_eq!(service.look(some("a"), now), None);
+        let mut service = Service { seen: Some("a".to_owned()), left: None };
+        assert_eq!(service.look(Some("a".to_owned()), now), None);
         assert_eq!(service.look(None, now), None);
-        assert_eq!(service.look(some("b"), now), Some(Turn::Leave));
+        assert_eq!(service.look(Some("b".to_owned()), now), Some(Turn::Leave));
     }
 
     #[test]
     fn returns_by_itself_when_it_was_forgotten() {
         let (mut service, now) = (Service::default(), Instant::now());
-        assert_eq!(service.look(some("a"), now), Some(Turn::Leave));
+        assert_eq!(service.look(Some("a".to_owned()), now), Some(Turn::Leave));
         let just_before = now + LONGEST.checked_sub(POLL).unwrap();
-        assert_eq!(service.look(some("a"), just_before), None);
-        assert_eq!(service.look(some("a"), now + LONGEST), Some(Turn::Return));
-        assert_eq!(service.look(some("a"), now + LONGEST * 2), None);
-        assert_eq!(service.look(some("b"), now + LONGEST * 3), Some(Turn::Leave));
+        assert_eq!(service.look(Some("a".to_owned()), just_before), None);
+        assert_eq!(service.look(Some("a".to_owned()), now + LONGEST), Some(Turn::Return));
+        assert_eq!(service.look(Some("a".to_owned()), now + LONGEST * 2), None);
+        assert_eq!(service.look(Some("b".to_owned()), now + LONGEST * 3), Some(Turn::Leave));
     }
 
     #[tokio::test]
@@ -126,7 +122,7 @@ mod tests {
         assert_eq!(asked(folder.path()).await, None);
         let text = "a=\"b\"\nmeshwright.dev/out-of-service=\"2026-11-21T10:00:00Z\"\n";
         std::fs::write(folder.path().join("annotations"), text).unwrap();
-        assert_eq!(asked(folder.path()).await, some("2026-11-21T10:00:00Z"));
+        assert_eq!(asked(folder.path()).await, Some("2026-11-21T10:00:00Z".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]

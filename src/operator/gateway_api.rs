@@ -277,7 +277,7 @@ impl Gateways {
             let writer =
                 Writer { client: &self.context.client, children: &self.children, uid: &uid };
             let mut changes = Changes::default();
-            let applied = writer.apply(objects, &mut changes).await;
+            let applied = Box::pin(writer.apply(objects, &mut changes)).await;
             let gone = match &applied {
                 Ok(kept) => writer.prune(kept).await,
                 Err(_) => Ok(Vec::new()),

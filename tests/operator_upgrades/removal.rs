@@ -103,7 +103,7 @@ async fn step(client: &Client, state: &Mutex<State>) -> (Option<Waits>, Vec<Stri
         }
         serde_json::from_value(object.clone()).unwrap()
     };
-    let waits = proceed(client, SYSTEM, &object, &mut Changes::default()).await.unwrap();
+    let waits = Box::pin(proceed(client, SYSTEM, &object, &mut Changes::default())).await.unwrap();
     let writes = std::mem::take(&mut state.lock().unwrap().writes);
     let names = writes.iter().map(|write| {
         let (verb, path) = write.split_once(' ').unwrap();

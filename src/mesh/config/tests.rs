@@ -16,15 +16,15 @@ fn convert_mesh(mesh: &Value) -> (MeshConfig, Vec<Diagnostic>) {
     (config, report.diagnostics)
 }
 
-fn settings(mesh: Value) -> MeshConfig {
-    let (config, found) = convert_mesh(&mesh);
+fn settings(mesh: &Value) -> MeshConfig {
+    let (config, found) = convert_mesh(mesh);
     assert_eq!(found, []);
     config
 }
 
 #[test]
 fn an_empty_spec_is_the_default() {
-    assert_eq!(settings(json!({})), MeshConfig::default());
+    assert_eq!(settings(&json!({})), MeshConfig::default());
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn profile_demo_logs_unless_told_otherwise() {
 
 #[test]
 fn named_providers_take_the_place_of_the_file() {
-    let config = settings(json!({
+    let config = settings(&json!({
         "accessLogFile": "/dev/stdout",
         "accessLogFormat": "%PROTOCOL%",
         "defaultProviders": {"accessLogging": ["errors"]},
@@ -75,7 +75,7 @@ fn short_names_of_services_are_completed_where_there_are_services() {
         })
     };
     let host = |service: &str| {
-        let tracing = settings(provider(service)).tracing.unwrap();
+        let tracing = settings(&provider(service)).tracing.unwrap();
         let Tracer::Zipkin { collector, .. } = tracing.tracer else { panic!("not zipkin") };
         collector.host.to_string()
     };

@@ -47,19 +47,19 @@ impl Writer<'_> {
     ) -> Result<Vec<ChildKey>, Error> {
         let mut keys = Vec::new();
         for object in objects.service_accounts {
-            keys.push(self.ensure(object, changes).await?);
+            keys.push(Box::pin(self.ensure(object, changes)).await?);
         }
         for object in objects.services {
-            keys.push(self.ensure(object, changes).await?);
+            keys.push(Box::pin(self.ensure(object, changes)).await?);
         }
         for object in objects.deployments {
-            keys.push(self.ensure(object, changes).await?);
+            keys.push(Box::pin(self.ensure(object, changes)).await?);
         }
         for object in objects.horizontal_pod_autoscalers {
-            keys.push(self.ensure(object, changes).await?);
+            keys.push(Box::pin(self.ensure(object, changes)).await?);
         }
         for object in objects.pod_disruption_budgets {
-            keys.push(self.ensure(object, changes).await?);
+            keys.push(Box::pin(self.ensure(object, changes)).await?);
         }
         Ok(keys)
     }

@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(status: Value) -> Pod {
+    fn pod(status: &Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap()
     }
 
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn pods_say_why_they_do_not_run() {
-        let reason = |status: Value| of_pods(&[pod(status)]);
+        let reason = |status: Value| of_pods(&[pod(&status)]);
         let (kind, message) = reason(waiting("ImagePullBackOff")).unwrap();
         assert_eq!(kind, "ImagePullFailed");
         assert!(message.contains("i:1") && message.contains("because"), "{message}");
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn pods_that_go_do_not_count() {
-        let mut going = pod(waiting("ImagePullBackOff"));
+        let mut going = pod(&waiting("ImagePullBackOff"));
         going.metadata.deletion_timestamp =
             serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
         assert_eq!(of_pods(&[going]), None);

@@ -257,6 +257,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn what_cannot_work_names_its_field() {
         let scaled = |more: Value| {
             let mut workload = json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 4}});

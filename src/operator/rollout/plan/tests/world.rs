@@ -13,6 +13,7 @@ pub const NEW: &str = "proxy:2";
 const STEP: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "faults that come in any combination")]
 pub struct Options {
     pub replicas: usize,
     /// What a budget of its own allows while all pods are ready.
