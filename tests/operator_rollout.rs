@@ -8,6 +8,7 @@ mod api_server;
 use std::sync::{Arc, Mutex};
 
 use api_server::State;
+use k8s_openapi::jiff::Timestamp;
 use kube::{Client, runtime::watcher};
 use meshwright::{
     api::meshwright::{MeshInstallation, RolloutPhase, RolloutStatus},
@@ -293,6 +294,8 @@ async fn a_wave_that_fails_stops_says_why_and_goes_on_when_told() {
     cluster.look_and_store().await;
     cluster.change(&deployment_path("a"), &json!({"status": {"updatedReplicas": 1}}));
     let mut broken = pod("a", "web-3", NEW);
+    // Made by the restart; the restart has the clock's time.
+    broken["metadata"]["creationTimestamp"] = json!(Timestamp::now().to_string());
     broken["status"]["conditions"][0]["status"] = json!("False");
     broken["status"]["initContainerStatuses"][0]["ready"] = json!(false);
     broken["status"]["initContainerStatuses"][0]["state"] =

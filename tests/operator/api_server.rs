@@ -1,5 +1,5 @@
 //! An API server of a few lines behind kube's client: it stores what is applied, as server-side apply
-//! does, and notes each call.
+//! does, and what is patched, as the kind of patch says, and notes each call.
 
 #![allow(dead_code, reason = "each test uses a part")]
 
@@ -58,7 +58,10 @@ pub fn client(state: &Arc<Mutex<State>>) -> Client {
             let (head, body) = request.into_parts();
             let body = body.collect_bytes().await.unwrap();
             let query = head.uri.query().unwrap_or_default();
-            let answer = server.lock().unwrap().answer(&head.method, head.uri.path(), query, &body);
+            let content = head.headers.get(http::header::CONTENT_TYPE);
+            let content = content.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            let write = Write { query, content, body: &body };
+            let answer = server.lock().unwrap().answer(&head.method, head.uri.path(), write);
             // Without an answer the connection breaks.
             let Some((status, answer)) = answer else { continue };
             let mut response = Response::new(Body::from(answer.to_string().into_bytes()));
@@ -70,6 +73,15 @@ pub fn client(state: &Arc<Mutex<State>>) -> Client {
 }
 
 type Answer = (StatusCode, Value);
+
+/// What a request has besides its path.
+#[derive(Clone, Copy)]
+struct Write<'a> {
+    query: &'a str,
+    /// Its Content-Type, which says how a patch is to be understood.
+    content: &'a str,
+    body: &'a [u8],
+}
 
 fn failure(status: StatusCode, message: &str) -> Answer {
     let body = json!({
@@ -152,7 +164,7 @@ impl Selector {
 }
 
 impl State {
-    fn answer(&mut self, method: &Method, path: &str, query: &str, body: &[u8]) -> Option<Answer> {
+    fn answer(&mut self, method: &Method, path: &str, request: Write<'_>) -> Option<Answer> {
         let events = path.contains("/events");
         self.attempts += 1;
         if let Some(left) = &mut self.calls_left {
@@ -172,14 +184,14 @@ impl State {
             return Some(failure(StatusCode::from_u16(*code).unwrap(), message));
         }
         Some(match *method {
-            Method::GET => self.read(path, query),
+            Method::GET => self.read(path, request.query),
             Method::DELETE => self.delete(path),
             _ if events => {
-                let event: Value = serde_json::from_slice(body).unwrap();
+                let event: Value = serde_json::from_slice(request.body).unwrap();
                 self.events.push(event.clone());
                 (StatusCode::CREATED, event)
             }
-            _ => self.write(path, query, serde_json::from_slice(body).unwrap()),
+            _ => self.write(path, request),
         })
     }
 
@@ -216,19 +228,27 @@ impl State {
         (StatusCode::OK, status)
     }
 
-    fn write(&mut self, path: &str, query: &str, body: Value) -> Answer {
+    fn write(&mut self, path: &str, request: Write<'_>) -> Answer {
         let path = path.strip_suffix("/status").unwrap_or(path);
         let before = self.objects.get(path).cloned().unwrap_or(Value::Null);
         let mut after = before.clone();
-        if body.is_array() {
-            let operations: json_patch::Patch = serde_json::from_value(body).unwrap();
-            json_patch::patch(&mut after, &operations).unwrap();
-        } else if let Some(manager) = parameter(query, "fieldManager") {
-            let key = (path.to_owned(), manager);
-            let last = self.applied.insert(key, body.clone()).unwrap_or(Value::Null);
-            apply("", &mut after, &last, &body);
-        } else {
-            json_patch::merge(&mut after, &body);
+        let body: Value = serde_json::from_slice(request.body).unwrap();
+        match request.content {
+            "application/apply-patch+yaml" => {
+                let manager = parameter(request.query, "fieldManager").unwrap();
+                let key = (path.to_owned(), manager);
+                let last = self.applied.insert(key, body.clone()).unwrap_or(Value::Null);
+                apply("", &mut after, &last, &body);
+            }
+            "application/json-patch+json" => {
+                let operations: json_patch::Patch = serde_json::from_value(body).unwrap();
+                json_patch::patch(&mut after, &operations).unwrap();
+            }
+            "application/strategic-merge-patch+json" => merge_strategically("", &mut after, &body),
+            "application/merge-patch+json" => json_patch::merge(&mut after, &body),
+            // Created, or written as a whole.
+            "application/json" => after = body,
+            other => panic!("a write of type {other}"),
         }
         if after != before {
             self.version += 1;
@@ -281,5 +301,37 @@ fn apply_items(live: &mut Vec<Value>, last: &Value, new: &[Value], key: &str) {
             Some(found) => apply("", found, mine, item),
             None => live.push(item.clone()),
         }
+    }
+}
+
+/// Strategic merge patch: as a merge patch, but items of lists that are shared are merged by their keys.
+fn merge_strategically(field: &str, live: &mut Value, patch: &Value) {
+    match patch {
+        Value::Object(patch) => {
+            if !live.is_object() {
+                *live = json!({});
+            }
+            let live = live.as_object_mut().unwrap();
+            for (name, value) in patch {
+                if value.is_null() {
+                    live.remove(name);
+                } else {
+                    merge_strategically(name, live.entry(name).or_insert(Value::Null), value);
+                }
+            }
+        }
+        Value::Array(patch) => match SHARED.iter().find(|(list, _)| *list == field) {
+            Some((_, key)) if live.is_array() => {
+                let live = live.as_array_mut().unwrap();
+                for item in patch {
+                    match live.iter_mut().find(|other| other[key] == item[key]) {
+                        Some(found) => merge_strategically("", found, item),
+                        None => live.push(item.clone()),
+                    }
+                }
+            }
+            _ => *live = json!(patch),
+        },
+        _ => *live = patch.clone(),
     }
 }

@@ -118,6 +118,7 @@ pub fn in_place_beside_the_application(cluster: &Cluster) -> Result<()> {
     outcome?;
     restored?;
     end_load(cluster)?;
+    testbed::delete_namespace(cluster, CALLERS)?;
     testbed::delete_namespace(cluster, IN_PLACE)
 }
 
@@ -220,7 +221,8 @@ fn stopped(cluster: &Cluster, workload: &str) -> Result<()> {
     wait_for("an event that says so", Duration::from_secs(30), || {
         let selector = "--field-selector=reason=RolloutStopped";
         let events = cluster.kubectl_json(&["get", "events", "--all-namespaces", selector])?;
-        Ok(testbed::items(&events).next().map(drop))
+        let about_it = |event: &Value| text(&event["message"]).contains(workload);
+        Ok(testbed::items(&events).any(about_it).then_some(()))
     })
 }
 

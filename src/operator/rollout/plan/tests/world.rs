@@ -341,6 +341,9 @@ impl Simulated {
             }
             pod.set_ready(!leaves, now);
         }
+        if self.options.on_delete {
+            return;
+        }
         // A rolling update makes one new pod, and takes an old one when that is ready.
         let Some(restarted) = self.restarted.clone() else { return };
         let old = |pod: &Pod| pod.created < restarted.at;
