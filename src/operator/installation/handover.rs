@@ -65,8 +65,9 @@ pub fn gives_up(
 }
 
 /// What its webhook selects now and must go on selecting: names that belong to another one, whose
-/// webhook does not select them yet. The name, and the other one's. `all` is as fresh as can be;
-/// `installation`, which may be a moment older, is what the webhook is about to be made of.
+/// webhook does not select them yet. The name, and the other one's. Who is being deleted selects no
+/// more names: nothing waits for it, or two of them would wait for each other. `all` is as fresh as
+/// can be; `installation`, which may be a moment older, is what the webhook is about to be made of.
 pub fn kept(
     installation: &MeshInstallation,
     all: &[Arc<MeshInstallation>],
@@ -75,7 +76,9 @@ pub fn kept(
     let me = installation.name_any();
     let spec = &installation.spec;
     let heir = |name: &String| {
-        let holder = names::holder(name, all.iter().map(AsRef::as_ref))?.name_any();
+        let holder = names::holder(name, all.iter().map(AsRef::as_ref))
+            .filter(|holder| !names::is_leaving(holder))?
+            .name_any();
         let done = if holder == me {
             spec.revision == *name || spec.tags.contains(name)
         } else {
