@@ -34,14 +34,19 @@ pub type Selected = BTreeMap<String, BTreeSet<String>>;
 pub async fn selected(client: &Client) -> Result<Selected, kube::Error> {
     let ours = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
     let api = Api::<MutatingWebhookConfiguration>::all(client.clone());
+    Ok(told_by(&api.list_metadata(&ours).await?.items))
+}
+
+/// What these injection webhooks say that they select.
+pub fn told_by<K: ResourceExt>(webhooks: &[K]) -> Selected {
     let mut selected = Selected::new();
-    for webhook in api.list_metadata(&ours).await?.items {
+    for webhook in webhooks {
         let Some(installation) = webhook.labels().get(INSTALLATION) else { continue };
         let names = webhook.annotations().get(NAMES).map(String::as_str).unwrap_or_default();
         let names = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned);
         selected.entry(installation.clone()).or_default().extend(names);
     }
-    Ok(selected)
+    selected
 }
 
 /// The installations as they are now, as far as they can be read.
