@@ -10,7 +10,8 @@ use k8s_openapi::{
         admissionregistration::v1::MutatingWebhookConfiguration,
         core::v1::{Pod, PodSpec},
     },
-    apimachinery::pkg::apis::meta::v1::LabelSelector,
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, Time},
+    jiff::Timestamp,
 };
 use meshwright::{
     api::meshwright::{Compatibility, MeshInstallation, MeshInstallationSpec},
@@ -42,34 +43,35 @@ type Side = (MutatingWebhookConfiguration, InjectConfig);
 
 /// Installations with these revisions and tags, the older first.
 fn sides(names: &[(&str, &[&str])], istio_labels: bool) -> Vec<Side> {
-    let installation = |(revision, tags): &(&str, &[&str])| {
+    let installation = |(age, (revision, tags)): (i64, &(&str, &[&str]))| {
         let spec = MeshInstallationSpec {
             revision: (*revision).to_owned(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
             compatibility: Compatibility { istio_labels },
             ..MeshInstallationSpec::default()
         };
-        Arc::new(MeshInstallation::new(revision, spec))
+        let mut made = MeshInstallation::new(revision, spec);
+        // Who is older has the name that two ask for, whatever they are called.
+        made.metadata.creation_timestamp = Some(Time(Timestamp::from_second(age).unwrap()));
+        Arc::new(made)
     };
-    let all: Vec<_> = names.iter().map(installation).collect();
-    let side = |(index, installation): (usize, &Arc<MeshInstallation>)| {
-        // Those that are not stored yet are younger than all that are asked about.
-        let installations = all[..=index].to_vec();
+    let all: Vec<_> = (0..).zip(names).map(installation).collect();
+    let side = |installation: &Arc<MeshInstallation>| {
         let config = inject_config(
             installation,
-            installations.iter().map(AsRef::as_ref),
+            all.iter().map(AsRef::as_ref),
             &platform(),
             &NativeSupport::default(),
         );
         let inputs = Inputs {
-            installations,
+            installations: all.clone(),
             selected: std::collections::BTreeMap::new(),
             webhook_ca: String::new(),
             operator_role: None,
         };
         (injector(&validate(installation, inputs, &platform()).unwrap()), config)
     };
-    all.iter().enumerate().map(side).collect()
+    all.iter().map(side).collect()
 }
 
 /// As the API server evaluates it: an empty selector matches everything.

@@ -113,9 +113,16 @@ pub async fn reconcile(
         Ok(installation) => installation,
         Err(invalid) => return Err(unreadable(invalid, &context).await),
     };
-    if let Some(again) = remove(installation, &context).await? {
-        return Ok(again);
-    }
+    // Until its finalizer is off: the next one to go must know whether it is the last.
+    let turn = if names::is_leaving(installation) {
+        let turn = context.turn.lock().await;
+        if let Some(again) = remove(installation, &context).await? {
+            return Ok(again);
+        }
+        Some(turn)
+    } else {
+        None
+    };
     let api = Api::<MeshInstallation>::all(context.client.clone());
     let step = |event| async {
         match event {
@@ -127,6 +134,7 @@ pub async fn reconcile(
     let action = finalizer(&api, FINALIZER, Arc::new(installation.clone()), step)
         .await
         .map_err(|error| Error::Finalizer(Box::new(error)))?;
+    drop(turn);
     context.backoff.reset(&installation.name_any());
     Ok(action)
 }
@@ -271,17 +279,16 @@ async fn steps(
     Ok(Outcome { changes: outcome.changes, removed, failures: outcome.failures, status, again })
 }
 
-/// Brings the removal of an installation that was deleted one step on. Says when to go on; nothing for
-/// one that is gone, or that stays.
+/// Brings the removal of an installation that was deleted one step on. Says when to go on; nothing
+/// when all of it is gone.
 async fn remove(
     installation: &MeshInstallation,
     context: &Context,
 ) -> Result<Option<Action>, Error> {
     let is_ours = installation.finalizers().iter().any(|name| name == FINALIZER);
-    if !names::is_leaving(installation) || !is_ours {
+    if !is_ours {
         return Ok(None);
     }
-    let _turn = context.turn.lock().await;
     let mut changes = Changes::default();
     let namespace = &context.platform.namespace;
     let step = removal::proceed(&context.client, namespace, installation, &mut changes).await;

@@ -25,12 +25,13 @@ use k8s_openapi::{
     },
     jiff::Timestamp,
 };
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{Api, Client, ResourceExt, api::ListParams, core::PartialObjectMeta};
 
 use super::{
     apply::{self, Changes},
     conditions::Finding,
     installation::{
+        FINALIZER,
         handover::{self, installations, selected},
         selector, status,
     },
@@ -153,10 +154,23 @@ pub async fn proceed(
         return Ok(Some(Waits::ControlPlane));
     }
     changes.extend(apply::delete_all(client, &selector).await?);
-    if !all.iter().any(|other| other.name_any() != name) {
+    if is_last(client, &name).await? {
         leftovers::of_mesh(client, namespace, changes).await?;
     }
     Ok(None)
+}
+
+/// Whether no other installation needs what the mesh has in common. One that cannot be read does; one
+/// that was released and waits for somebody else's finalizer does not.
+async fn is_last(client: &Client, name: &str) -> Result<bool, Error> {
+    let api = Api::<MeshInstallation>::all(client.clone());
+    let list = api.list_metadata(&ListParams::default()).await;
+    let list = list.map_err(failed("list MeshInstallations"))?;
+    let needs = |other: &PartialObjectMeta<MeshInstallation>| {
+        other.metadata.deletion_timestamp.is_none()
+            || other.finalizers().iter().any(|held| held == FINALIZER)
+    };
+    Ok(!list.items.iter().any(|other| other.name_any() != name && needs(other)))
 }
 
 /// Since when the installation is on its way out.

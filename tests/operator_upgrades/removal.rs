@@ -157,6 +157,50 @@ async fn what_another_revision_uses_stays() {
     );
 }
 
+/// Also one that this version cannot read, but not one that was released already.
+#[tokio::test]
+async fn whoever_stays_needs_the_mesh() {
+    let key = "DELETE secrets/meshwright-ca".to_owned();
+    for (metadata, spec, is_last) in [
+        (json!({"name": "new"}), json!({"revision": 7}), false),
+        (json!({"name": "new"}), json!({"revision": "v2"}), false),
+        (
+            json!({
+                "name": "new", "deletionTimestamp": "2026-01-02T00:00:00Z",
+                "finalizers": ["somebody/else"],
+            }),
+            json!({"revision": "v2"}),
+            true,
+        ),
+    ] {
+        let (client, state) = cluster();
+        let other = json!({
+            "apiVersion": "meshwright.dev/v1alpha1", "kind": "MeshInstallation",
+            "metadata": metadata, "spec": spec,
+        });
+        add(&state, [(format!("{INSTALLATIONS}/new"), other.clone())]);
+        let (waits, writes) = step(&client, &state).await;
+        assert_eq!(waits, None);
+        assert_eq!(writes.contains(&key), is_last, "{other}: {writes:?}");
+    }
+}
+
+/// Each selects a name that the other asks for, and neither will select another one.
+#[tokio::test]
+async fn two_that_leave_do_not_wait_for_each_other() {
+    let (client, state) = cluster();
+    let mut other = installation("new", "v2", &json!({}));
+    other["spec"]["tags"] = json!(["stable"]);
+    other["metadata"]["deletionTimestamp"] = json!("2999-01-01T00:00:00Z");
+    add(&state, [(format!("{INSTALLATIONS}/new"), other)]);
+    let path = format!("{INSTALLATIONS}/old");
+    state.lock().unwrap().objects.get_mut(&path).unwrap()["metadata"]["deletionTimestamp"] =
+        json!("2999-01-01T00:00:00Z");
+    let (waits, writes) = step(&client, &state).await;
+    assert_eq!(waits, None);
+    assert_eq!(writes[0], "DELETE mutatingwebhookconfigurations/meshwright-injector-v1");
+}
+
 #[tokio::test]
 async fn the_control_plane_stays_while_pods_need_it() {
     let (client, state) = cluster();

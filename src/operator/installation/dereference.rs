@@ -64,7 +64,7 @@ pub(super) async fn dereference(
     let webhook = secret(client, namespace, WEBHOOK_SECRET).await.map_err(&mut tell).ok();
     let authority = secret(client, namespace, CA_SECRET).await.map_err(&mut tell).ok();
     let live = Live::read(client, &selector(&name)).await;
-    let (installations, selected) = names(installation, context).await?;
+    let (installations, selected) = names(installation, context, &live).await?;
     let inputs = Inputs {
         installations,
         selected,
@@ -83,16 +83,23 @@ pub(super) async fn dereference(
     })
 }
 
-/// All installations, and which names their webhooks select.
+/// All installations, and which names webhooks select: its own, and those of others where one of its
+/// own may go over to them.
 async fn names(
     installation: &MeshInstallation,
     context: &Context,
+    live: &Live,
 ) -> Result<(Vec<Arc<MeshInstallation>>, Selected), Error> {
     let client = &context.client;
     let unread = |kind| move |error| Error::api("list", Key::kind(kind), error);
+    let own = handover::told_by(&live.objects.mutating_webhooks);
+    let cached = context.installations.load().objects.clone();
+    // What could not be read says nothing about what is selected.
+    if live.failures.is_empty() && !handover::gives_up(installation, &cached, &own) {
+        return Ok((cached, own));
+    }
     let selected =
         handover::selected(client).await.map_err(unread("MutatingWebhookConfiguration"))?;
-    let cached = context.installations.load().objects.clone();
     // Who stops to select a name must know who asks for it now: the cache could be a moment behind,
     // and the name would be nobody's for that moment.
     if !handover::gives_up(installation, &cached, &selected) {

@@ -34,14 +34,19 @@ pub type Selected = BTreeMap<String, BTreeSet<String>>;
 pub async fn selected(client: &Client) -> Result<Selected, kube::Error> {
     let ours = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
     let api = Api::<MutatingWebhookConfiguration>::all(client.clone());
+    Ok(told_by(&api.list_metadata(&ours).await?.items))
+}
+
+/// What these injection webhooks say that they select.
+pub fn told_by<K: ResourceExt>(webhooks: &[K]) -> Selected {
     let mut selected = Selected::new();
-    for webhook in api.list_metadata(&ours).await?.items {
+    for webhook in webhooks {
         let Some(installation) = webhook.labels().get(INSTALLATION) else { continue };
         let names = webhook.annotations().get(NAMES).map(String::as_str).unwrap_or_default();
         let names = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned);
         selected.entry(installation.clone()).or_default().extend(names);
     }
-    Ok(selected)
+    selected
 }
 
 /// The installations as they are now, as far as they can be read.
@@ -65,8 +70,9 @@ pub fn gives_up(
 }
 
 /// What its webhook selects now and must go on selecting: names that belong to another one, whose
-/// webhook does not select them yet. The name, and the other one's. `all` is as fresh as can be;
-/// `installation`, which may be a moment older, is what the webhook is about to be made of.
+/// webhook does not select them yet. The name, and the other one's. Who is being deleted selects no
+/// more names: nothing waits for it, or two of them would wait for each other. `all` is as fresh as
+/// can be; `installation`, which may be a moment older, is what the webhook is about to be made of.
 pub fn kept(
     installation: &MeshInstallation,
     all: &[Arc<MeshInstallation>],
@@ -75,7 +81,9 @@ pub fn kept(
     let me = installation.name_any();
     let spec = &installation.spec;
     let heir = |name: &String| {
-        let holder = names::holder(name, all.iter().map(AsRef::as_ref))?.name_any();
+        let holder = names::holder(name, all.iter().map(AsRef::as_ref))
+            .filter(|holder| !names::is_leaving(holder))?
+            .name_any();
         let done = if holder == me {
             spec.revision == *name || spec.tags.contains(name)
         } else {
