@@ -67,6 +67,26 @@ fn every_field_has_a_type() {
     assert_eq!(untyped, Vec::<String>::new(), "the schema is not structural");
 }
 
+/// The API server refuses a definition with a default that breaks the field's own rules.
+#[test]
+fn defaults_keep_the_rules() {
+    let mut broken = Vec::new();
+    for definition in definitions() {
+        for version in versions(&definition) {
+            walk(&version["schema"]["openAPIV3Schema"], "", &mut |path, field| {
+                let default = &field["default"];
+                let small = default.as_f64() < field["minimum"].as_f64() && default.is_number();
+                let length = default.as_str().map(|text| text.len() as u64);
+                let short = length.is_some() && length < field["minLength"].as_u64();
+                if small || short {
+                    broken.push(path.to_owned());
+                }
+            });
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
 #[test]
 fn definitions_fit_into_kubectls_annotation() {
     for definition in definitions() {

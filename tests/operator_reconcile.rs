@@ -91,8 +91,6 @@ async fn an_unchanged_installation_costs_one_list_for_each_kind() {
         "GET /apis/policy/v1/poddisruptionbudgets",
         "GET /apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
         "GET /apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
-        // Which names the webhooks of all installations select.
-        "GET /apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
     ];
     assert_eq!(mesh.state().calls, expected);
 }

@@ -55,7 +55,7 @@ impl Source {
 
     fn generated(self) -> Vec<CustomResourceDefinition> {
         match self {
-            Self::Meshwright => vec![meshwright::MeshInstallation::crd()],
+            Self::Meshwright => vec![strict(meshwright::MeshInstallation::crd())],
             Self::Istio => {
                 const NETWORKING: &[&str] = &["v1beta1", "v1alpha3"];
                 const SECURITY: &[&str] = &["v1beta1"];
@@ -75,6 +75,49 @@ impl Source {
             ],
         }
     }
+}
+
+/// Ours: what has no default that its own rules allow must be given. Rust's zero is none for a port.
+fn strict(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        if let Some(schema) =
+            version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut())
+        {
+            require_what_has_no_default(schema);
+        }
+    }
+    crd
+}
+
+fn require_what_has_no_default(schema: &mut JSONSchemaProps) {
+    let mut required = schema.required.take().unwrap_or_default();
+    for (name, field) in schema.properties.iter_mut().flatten() {
+        require_what_has_no_default(field);
+        if !allows_its_default(field) {
+            field.default = None;
+            required.push(name.clone());
+        }
+    }
+    required.sort();
+    required.dedup();
+    schema.required = (!required.is_empty()).then_some(required);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        require_what_has_no_default(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        require_what_has_no_default(values);
+    }
+}
+
+fn allows_its_default(field: &JSONSchemaProps) -> bool {
+    let Some(default) = &field.default else { return true };
+    let number = default.0.as_f64();
+    let length = default.0.as_str().map(|text| text.chars().count());
+    let too_small = number.zip(field.minimum).is_some_and(|(number, least)| number < least);
+    let too_short = length
+        .zip(field.min_length.and_then(|least| usize::try_from(least).ok()))
+        .is_some_and(|(length, least)| length < least);
+    !too_small && !too_short
 }
 
 type Column = (&'static str, &'static str, &'static str);

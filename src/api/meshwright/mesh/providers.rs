@@ -66,6 +66,7 @@ pub struct ExtensionProvider {
 #[serde(rename_all = "camelCase", default)]
 pub struct ZipkinTracing {
     /// Host name of the service: `zipkin.observability.svc.cluster.local`, or `NAMESPACE/HOST`.
+    #[schemars(length(min = 1))]
     pub service: String,
     /// Port of the service.
     #[schemars(range(min = 1, max = 65535))]
@@ -87,6 +88,7 @@ pub struct ZipkinTracing {
 #[serde(rename_all = "camelCase", default)]
 pub struct OpenTelemetryTracing {
     /// Host name of the service, or `NAMESPACE/HOST`.
+    #[schemars(length(min = 1))]
     pub service: String,
     /// Port of the service.
     #[schemars(range(min = 1, max = 65535))]
@@ -157,6 +159,7 @@ pub struct FileAccessLog {
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpAccessLogService {
     /// Host name of the service, or `NAMESPACE/HOST`.
+    #[schemars(length(min = 1))]
     pub service: String,
     /// Port of the service.
     #[schemars(range(min = 1, max = 65535))]
@@ -187,6 +190,7 @@ pub struct HttpAccessLogService {
 #[serde(rename_all = "camelCase", default)]
 pub struct TcpAccessLogService {
     /// Host name of the service, or `NAMESPACE/HOST`.
+    #[schemars(length(min = 1))]
     pub service: String,
     /// Port of the service.
     #[schemars(range(min = 1, max = 65535))]
@@ -205,6 +209,7 @@ pub struct TcpAccessLogService {
 #[serde(rename_all = "camelCase", default)]
 pub struct OpenTelemetryLogs {
     /// Host name of the service, or `NAMESPACE/HOST`.
+    #[schemars(length(min = 1))]
     pub service: String,
     /// Port of the service.
     #[schemars(range(min = 1, max = 65535))]
@@ -226,6 +231,7 @@ pub struct Prometheus {}
 #[serde(rename_all = "camelCase", default)]
 pub struct ExtAuthzHttp {
     /// Host name of the service, or `NAMESPACE/HOST`.
+    #[schemars(length(min = 1))]
     pub service: String,
     /// Port of the service.
     #[schemars(range(min = 1, max = 65535))]
@@ -272,6 +278,7 @@ pub struct ExtAuthzHttp {
 #[serde(rename_all = "camelCase", default)]
 pub struct ExtAuthzGrpc {
     /// Host name of the service, or `NAMESPACE/HOST`.
+    #[schemars(length(min = 1))]
     pub service: String,
     /// Port of the service.
     #[schemars(range(min = 1, max = 65535))]
