@@ -161,6 +161,10 @@ fn injected(cluster: &Cluster) -> Result<()> {
         let pods = cluster.kubectl_json(&["get", "pods", "--namespace", namespace])?;
         for pod in items(&pods) {
             let name = &pod["metadata"]["name"];
+            if pod["metadata"]["labels"]["meshwright.dev/gateway"].is_string() {
+                // A gateway of another scenario, which is a proxy itself.
+                continue;
+            }
             let sidecar = items_of(&pod["spec"]["initContainers"])
                 .any(|container| container["name"] == "meshwright-proxy");
             ensure!(sidecar == meshed, "pod {namespace}/{name}: has a sidecar: {sidecar}");
