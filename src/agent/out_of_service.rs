@@ -61,10 +61,10 @@ impl Service {
 
 /// Follows the annotation, for ever.
 pub(super) async fn follow(folder: PathBuf, admin: Admin, readiness: Readiness) {
-    let mut service = Service { seen: asked(&folder).await, left: None };
+    let mut service = Service { seen: asked(&folder), left: None };
     loop {
         tokio::time::sleep(POLL).await;
-        let (path, away) = match service.look(asked(&folder).await, Instant::now()) {
+        let (path, away) = match service.look(asked(&folder), Instant::now()) {
             Some(Turn::Leave) => ("/healthcheck/fail", true),
             Some(Turn::Return) => ("/healthcheck/ok", false),
             None => continue,
@@ -77,8 +77,9 @@ pub(super) async fn follow(folder: PathBuf, admin: Admin, readiness: Readiness) 
     }
 }
 
-async fn asked(folder: &std::path::Path) -> Option<String> {
-    let text = tokio::fs::read_to_string(folder.join("annotations")).await.ok()?;
+/// The file is in memory and small; tokio's own reading would keep a thread for it in every pod.
+fn asked(folder: &std::path::Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("annotations")).ok()?;
     podinfo::value(&text, OUT_OF_SERVICE)
 }
 
@@ -116,13 +117,13 @@ mod tests {
         assert_eq!(service.look(Some("b".to_owned()), now + LONGEST * 3), Some(Turn::Leave));
     }
 
-    #[tokio::test]
-    async fn reads_the_kubelets_file() {
+    #[test]
+    fn reads_the_kubelets_file() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(asked(folder.path()).await, None);
+        assert_eq!(asked(folder.path()), None);
         let text = "a=\"b\"\nmeshwright.dev/out-of-service=\"2026-11-21T10:00:00Z\"\n";
         std::fs::write(folder.path().join("annotations"), text).unwrap();
-        assert_eq!(asked(folder.path()).await, Some("2026-11-21T10:00:00Z".to_owned()));
+        assert_eq!(asked(folder.path()), Some("2026-11-21T10:00:00Z".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]
