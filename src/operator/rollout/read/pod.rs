@@ -15,7 +15,7 @@ use crate::{
         },
         rollout::facts::{self, Container, List, PodRef},
     },
-    webhook::inject::container::PROXY_CONTAINER,
+    webhook::inject::container::{PROXY_CONTAINER, REDIRECT_CONTAINER},
 };
 
 /// Reasons for which a container waits that will not go by themselves.
@@ -76,7 +76,7 @@ fn proxy(pod: &Pod, wanted: &Wanted) -> Option<Container> {
         image: container.image.clone().unwrap_or_default(),
         id: status.and_then(|status| status.container_id.clone()).unwrap_or_default(),
         ready: running && status.is_some_and(|status| status.ready),
-        waiting: status.and_then(broken),
+        waiting: ours_broken(pod),
         can_leave: container.readiness_probe.is_some(),
     })
 }
@@ -89,6 +89,18 @@ fn image_for(pod: &Pod, wanted: &Wanted, image: &str) -> String {
     } else {
         wanted.image(pin.as_ref()).into_owned()
     }
+}
+
+/// What keeps the proxy from starting. The container that redirects comes before it and has its image:
+/// where that does not pull, the proxy's own has nothing to say yet.
+fn ours_broken(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let mut all = lists.into_iter().flatten().flatten();
+    all.find_map(|container| {
+        let ours = [PROXY_CONTAINER, REDIRECT_CONTAINER].contains(&container.name.as_str());
+        if ours { broken(container) } else { None }
+    })
 }
 
 fn broken(status: &ContainerStatus) -> Option<String> {
@@ -166,6 +178,23 @@ mod tests {
         };
         assert!(!named("proxy:1").outdated());
         assert_eq!(named("mine/proxy:7").proxy.unwrap().wanted, "mine/proxy:7");
+    }
+
+    /// Seen in a cluster: the pod waits in `Init:ImagePullBackOff`, for the container before the proxy.
+    #[test]
+    fn sees_that_the_image_does_not_pull() {
+        let waiting =
+            json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
+        let status = |name: &str, state: Value| {
+            json!({"name": name, "ready": false, "restartCount": 0, "image": "", "imageID": "",
+                   "state": state})
+        };
+        let pod = pod(&json!({"status": {"initContainerStatuses": [
+            status("meshwright-redirect", waiting),
+            status("meshwright-proxy", json!({"waiting": {"reason": "PodInitializing"}})),
+        ]}}))
+        .unwrap();
+        assert!(pod.broken().unwrap().ends_with("ImagePullBackOff: no such image"));
     }
 
     #[test]
