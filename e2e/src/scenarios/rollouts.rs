@@ -81,7 +81,7 @@ fn roll(cluster: &Cluster, next: &str) -> Result<()> {
     // It goes wrong.
     let (first, server) = (uids(cluster, ROLLING, "first")?, uids(cluster, ROLLING, "server")?);
     change(cluster, &json!({"proxy": {"image": MISSING}}))?;
-    stopped(cluster, "Deployment rolling-fleet-tests/first")?;
+    stopped(cluster, &["Deployment rolling-fleet-tests/first", MISSING, "ImagePull"])?;
     ensure!(uids(cluster, ROLLING, "server")? == server, "the other workload was touched");
     let still = uids(cluster, ROLLING, "first")?;
     ensure!(still.contains_key(first.keys().next().context("a pod")?), "the old pod is gone");
@@ -142,8 +142,10 @@ fn replace(cluster: &Cluster, next: &str) -> Result<()> {
         ensure!(now.0 != *id, "{pod} has the sidecar that it had");
     }
 
-    change(cluster, &json!({"proxy": {"image": MISSING}}))?;
-    stopped(cluster, "Deployment in-place-tests/server")?;
+    // The kubelet does not say in the pod's status that it cannot pull another image for a container that
+    // ran, so only time tells.
+    change(cluster, &json!({"proxy": {"image": MISSING}, "fleet": {"deadline": "45s"}}))?;
+    stopped(cluster, &["Deployment in-place-tests/server", "45s"])?;
     wait_for("the former image", PATIENCE, || {
         let images = proxies(cluster, IN_PLACE, "server")?;
         ensure!(images == [next, next], "{images:?}");
@@ -207,17 +209,20 @@ fn done(cluster: &Cluster, image: &str) -> Result<()> {
     })
 }
 
-/// Waits until a wave has failed and the status says which workload it was, and why.
-fn stopped(cluster: &Cluster, workload: &str) -> Result<()> {
+/// Waits until a wave has failed and the status says so in these words, the first of which are the
+/// workload's.
+fn stopped(cluster: &Cluster, words: &[&str]) -> Result<()> {
     wait_for("the rollout to stop", PATIENCE, || {
         let rollout = rollout(cluster)?;
         let message = rollout["message"].as_str().unwrap_or_default();
         ensure!(rollout["phase"] == "Stopped", "{rollout}");
-        for part in [workload, MISSING, "ImagePull"] {
+        ensure!(rollout["image"] == MISSING, "{rollout}");
+        for part in words {
             ensure!(message.contains(part), "{part} is missing in: {message}");
         }
         Ok(Some(()))
     })?;
+    let workload = words.first().copied().unwrap_or_default();
     wait_for("an event that says so", Duration::from_secs(30), || {
         let selector = "--field-selector=reason=RolloutStopped";
         let events = cluster.kubectl_json(&["get", "events", "--all-namespaces", selector])?;
