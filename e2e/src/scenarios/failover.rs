@@ -222,11 +222,14 @@ fn pods(cluster: &Cluster) -> Value {
 fn create(cluster: &Cluster, pods: &str) -> Result<usize> {
     let arguments = ["create", "--dry-run=server", "--output=json", "--filename", "-"];
     let made = cluster.kubectl_with_input(&arguments, pods).context("a pod cannot be made")?;
-    let made: Value = serde_json::from_str(&made)?;
-    for pod in items(&made) {
-        ensure!(has_proxy(pod), "{} has no proxy", pod["metadata"]["name"]);
+    // One document after the other.
+    let mut count = 0;
+    for pod in serde_json::Deserializer::from_str(&made).into_iter::<Value>() {
+        let pod = pod?;
+        ensure!(has_proxy(&pod), "{} has no proxy", pod["metadata"]["name"]);
+        count += 1;
     }
-    Ok(items(&made).count())
+    Ok(count)
 }
 
 /// The operator's process in a pod, by its environment: pods run on this machine.
