@@ -56,7 +56,7 @@ pub struct VerifyArgs {
     /// Parts to run; all but deny and measure where none is named.
     #[arg(value_enum)]
     pub layers: Vec<Layer>,
-    /// Run only the cluster scenarios whose name contains this.
+    /// Run only the cluster scenarios whose name contains this, or one of these, with commas.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
     /// Leave the cluster up after the scenarios, to look at it.

@@ -157,6 +157,10 @@ fn listing(cluster: &Cluster) -> Result<BTreeSet<String>> {
 /// What belongs to the mesh. Its namespace was made by who installed it, and what Kubernetes puts in
 /// every namespace is in there.
 fn is_ours(object: &str) -> bool {
+    // The test cluster's own parts.
+    if object.contains("/meshwright-e2e-") {
+        return false;
+    }
     let usual = ["/kube-root-ca.crt", "/default"];
     let in_system = object.contains(&format!(" {SYSTEM}/"));
     let named = object.contains("meshwright") && !in_system;
@@ -180,6 +184,7 @@ mod tests {
     fn tells_what_belongs_to_the_mesh() {
         for (object, ours) in [
             ("Namespace /meshwright-system", false),
+            ("ClusterRole /meshwright-e2e-dns", false),
             ("ConfigMap meshwright-system/kube-root-ca.crt", false),
             ("ServiceAccount meshwright-system/default", false),
             ("Secret meshwright-system/sh.helm.release.v1.meshwright.v1", true),

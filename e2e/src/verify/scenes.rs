@@ -53,7 +53,7 @@ pub fn run(
 
 fn chosen(args: &VerifyArgs, mut scenarios: Vec<Scenario>) -> Result<Vec<Scenario>> {
     if let Some(only) = &args.only {
-        scenarios.retain(|scenario| scenario.name.contains(only.as_str()));
+        scenarios.retain(|scenario| only.split(',').any(|text| scenario.name.contains(text)));
         ensure!(!scenarios.is_empty(), "no scenario has {only} in its name");
     }
     Ok(scenarios)
