@@ -113,6 +113,8 @@ fn kubeconform(tools: &Tools, folder: &Path) -> Result<()> {
 /// What checkov finds has an excuse, and every excuse something that it is for.
 fn checkov(tools: &Tools, folder: &Path) -> Result<()> {
     let mut command = tools.checkov()?;
+    // The folder lies in the cache, whose name begins with a dot.
+    command.env("CKV_IGNORE_HIDDEN_DIRECTORIES", "false");
     command.args(["--framework", "kubernetes", "--output", "json", "--quiet", "--compact"]);
     command.args(["--skip-download", "--soft-fail", "--directory"]).arg(folder);
     let report = process::output(&mut command)?;
