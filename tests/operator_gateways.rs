@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-#[allow(dead_code, reason = "shared with other tests, which use more of it")]
 #[path = "operator/api_server.rs"]
 mod api_server;
 

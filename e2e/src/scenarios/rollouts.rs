@@ -82,6 +82,7 @@ fn roll(cluster: &Cluster, next: &str) -> Result<()> {
     let (first, server) = (uids(cluster, ROLLING, "first")?, uids(cluster, ROLLING, "server")?);
     change(cluster, &json!({"proxy": {"image": MISSING}}))?;
     stopped(cluster, &["Deployment rolling-fleet-tests/first", MISSING, "ImagePull"])?;
+    told(cluster, "Deployment rolling-fleet-tests/first")?;
     ensure!(uids(cluster, ROLLING, "server")? == server, "the other workload was touched");
     let still = uids(cluster, ROLLING, "first")?;
     ensure!(still.contains_key(first.keys().next().context("a pod")?), "the old pod is gone");
@@ -209,8 +210,7 @@ fn done(cluster: &Cluster, image: &str) -> Result<()> {
     })
 }
 
-/// Waits until a wave has failed and the status says so in these words, the first of which are the
-/// workload's.
+/// Waits until a wave has failed and the status says so in these words.
 fn stopped(cluster: &Cluster, words: &[&str]) -> Result<()> {
     wait_for("the rollout to stop", PATIENCE, || {
         let rollout = rollout(cluster)?;
@@ -221,8 +221,12 @@ fn stopped(cluster: &Cluster, words: &[&str]) -> Result<()> {
             ensure!(message.contains(part), "{part} is missing in: {message}");
         }
         Ok(Some(()))
-    })?;
-    let workload = words.first().copied().unwrap_or_default();
+    })
+}
+
+/// An event says which workload it was. Within some minutes a second stop only raises the count of the
+/// first one's event.
+fn told(cluster: &Cluster, workload: &str) -> Result<()> {
     wait_for("an event that says so", Duration::from_secs(30), || {
         let selector = "--field-selector=reason=RolloutStopped";
         let events = cluster.kubectl_json(&["get", "events", "--all-namespaces", selector])?;
