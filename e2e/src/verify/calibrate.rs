@@ -65,14 +65,15 @@ fn choose(layers: &[Layer], slowdown: f64, has_tools: bool) -> (Vec<Layer>, Vec<
 /// Time of a layer on the reference machine, with what it compiles first.
 fn estimate(layer: Layer, has_tools: bool) -> Duration {
     Duration::from_secs(match layer {
-        Layer::Fmt | Layer::Chart => 10,
+        Layer::Fmt => 10,
+        Layer::Chart => 60,
         Layer::Clippy => 240,
         Layer::Deny => 180,
         Layer::Unit => 420,
         Layer::Envoy | Layer::Netns => 120,
         Layer::Fuzz => 1200,
-        Layer::Cluster | Layer::Measure if has_tools => 480,
-        Layer::Cluster | Layer::Measure => 960,
+        Layer::Cluster | Layer::Measure if has_tools => 1500,
+        Layer::Cluster | Layer::Measure => 2000,
     })
 }
 
@@ -111,10 +112,11 @@ mod tests {
     fn only_a_very_slow_machine_leaves_layers_out() {
         let layers = [Layer::Fmt, Layer::Unit, Layer::Cluster];
         assert_eq!(choose(&layers, 3.9, false).0, layers);
-        assert_eq!(choose(&layers, 4.0, true).0, layers);
-        assert_eq!(
-            choose(&layers, 4.0, false),
-            (vec![Layer::Fmt, Layer::Unit], vec![Layer::Cluster])
-        );
+        for has_tools in [true, false] {
+            assert_eq!(
+                choose(&layers, 4.0, has_tools),
+                (vec![Layer::Fmt, Layer::Unit], vec![Layer::Cluster])
+            );
+        }
     }
 }
